@@ -1,0 +1,21 @@
+//! Stage one of Headstart: a folder of images goes through a frozen backbone once, and its
+//! feature maps land in a memory-mapped Arrow feature store.
+//!
+//! Data flows one way: [`walk`] -> [`index`] -> [`decode`] -> [`preprocess`] -> [`engine`] ->
+//! [`store`]. Nothing in this crate knows of heads, splits or metrics.
+
+pub mod backbone;
+pub mod cli;
+pub mod decode;
+pub mod digest;
+pub mod engine;
+pub mod features;
+pub mod files;
+pub mod index;
+pub mod preprocess;
+pub mod progress;
+pub mod resize;
+pub mod runtime;
+pub mod sample;
+pub mod store;
+pub mod walk;

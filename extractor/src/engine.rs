@@ -1,1 +1,248 @@
-//! (to be written)
+//! The only file that names `ort`: loads ONNX Runtime's shared library, opens a session with the
+//! wanted execution provider, runs batches.
+//!
+//! Everything else sees the [`Engine`] trait, which tests replace by a deterministic fake. Must not
+//! know about images, presets or stores.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use ort::environment::Environment;
+use ort::ep::{self, ExecutionProvider};
+use ort::session::Session;
+use ort::session::builder::SessionBuilder;
+use ort::value::TensorRef;
+
+/// The execution provider wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Provider {
+    /// CUDA where it works, else the CPU; says which.
+    Auto,
+    /// The CPU.
+    Cpu,
+    /// An NVIDIA GPU, or an error with the reason.
+    Cuda,
+}
+
+/// What really runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EngineInfo {
+    /// `onnxruntime` and its version.
+    pub engine: String,
+    /// `CPU` or `CUDA`.
+    pub provider: &'static str,
+    /// Why `auto` did not take a faster provider, if it did not.
+    pub note: Option<String>,
+}
+
+/// Runs a model on batches.
+pub trait Engine {
+    /// What runs.
+    fn info(&self) -> &EngineInfo;
+
+    /// Runs `data`, a tensor of `shape`, through the model's input `input` and writes the output
+    /// tensor `output` into `out` (cleared first). Returns the output's shape.
+    ///
+    /// # Errors
+    /// When the engine fails or the output is not a float32 tensor.
+    fn run(
+        &mut self,
+        input: &str,
+        shape: [usize; 4],
+        data: &[f32],
+        output: &str,
+        out: &mut Vec<f32>,
+    ) -> Result<Vec<usize>, EngineError>;
+}
+
+/// The engine cannot be loaded or fails.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// The shared library cannot be loaded or is too old.
+    #[error(
+        "cannot use the ONNX Runtime library {} (hint: extractor runtime fetch gets one that fits; \
+         ORT_DYLIB_PATH names another)", path.display()
+    )]
+    Library {
+        /// The library.
+        path: PathBuf,
+        /// The loader's answer.
+        #[source]
+        source: ort::LoadDynamicError,
+    },
+    /// CUDA was asked for and cannot be had.
+    #[error(
+        "the CUDA execution provider cannot be used: {reason} (hint: make runtime EP=cuda gets a \
+         library with it; --ep cpu runs without)"
+    )]
+    Cuda {
+        /// ONNX Runtime's reason.
+        reason: String,
+    },
+    /// The model cannot be opened.
+    #[error("ONNX Runtime cannot open the model")]
+    Model(#[source] ort::Error),
+    /// A batch failed.
+    #[error("ONNX Runtime failed on a batch")]
+    Run(#[source] ort::Error),
+}
+
+/// How to open a session.
+#[derive(Debug, Clone)]
+pub struct EngineOptions {
+    /// ONNX Runtime's shared library.
+    pub library: PathBuf,
+    /// Execution provider.
+    pub provider: Provider,
+    /// Threads one operator may use; at least 1.
+    pub threads: usize,
+}
+
+/// ONNX Runtime with an open model.
+pub struct OnnxRuntime {
+    session: Session,
+    info: EngineInfo,
+}
+
+/// The process's one ONNX Runtime environment and the library it came from.
+static ENVIRONMENT: OnceLock<(PathBuf, Environment)> = OnceLock::new();
+
+fn environment(library: &Path) -> Result<&'static Environment, EngineError> {
+    if let Some((_, environment)) = ENVIRONMENT.get() {
+        return Ok(environment);
+    }
+    // An absolute path: the loader would look for a relative one beside the binary.
+    let path = std::path::absolute(library).unwrap_or_else(|_| library.to_owned());
+    let builder = ort::init_from(&path).map_err(|source| EngineError::Library {
+        path: library.to_owned(),
+        source,
+    })?;
+    let environment = builder
+        .with_name("headstart")
+        .with_telemetry(false)
+        .with_logger(std::sync::Arc::new(log))
+        .build()
+        .map_err(EngineError::Model)?;
+    Ok(&ENVIRONMENT.get_or_init(|| (path, environment)).1)
+}
+
+/// ONNX Runtime's own log lines go to ours, one level down: its warnings are about its internals.
+fn log(level: ort::logging::LogLevel, _: &str, _: &str, location: &str, message: &str) {
+    use ort::logging::LogLevel::{Error, Fatal, Warning};
+    match level {
+        Fatal | Error => tracing::warn!(target: "onnxruntime", "{message} ({location})"),
+        Warning => tracing::debug!(target: "onnxruntime", "{message} ({location})"),
+        _ => tracing::trace!(target: "onnxruntime", "{message} ({location})"),
+    }
+}
+
+/// Name and version of the loaded library, for provenance.
+///
+/// # Errors
+/// When the library cannot be loaded.
+pub fn version(library: &Path) -> Result<String, EngineError> {
+    environment(library)?;
+    let info = ort::info();
+    // `... git-branch=rel-1.32.0, ...` in released builds; other builds say nothing shorter.
+    let branch = info
+        .split("git-branch=")
+        .nth(1)
+        .and_then(|s| s.split(',').next());
+    Ok(match branch.and_then(|b| b.strip_prefix("rel-")) {
+        Some(version) => format!("onnxruntime {version}"),
+        None => format!("onnxruntime ({info})"),
+    })
+}
+
+impl OnnxRuntime {
+    /// Opens `model` (the bytes of an ONNX file).
+    ///
+    /// # Errors
+    /// When the library cannot be loaded, CUDA is wanted and cannot be had, or ONNX Runtime refuses
+    /// the model. Never falls back silently.
+    pub fn open(model: &[u8], options: &EngineOptions) -> Result<OnnxRuntime, EngineError> {
+        let engine = version(&options.library)?;
+        let environment = environment(&options.library)?;
+        let builder = || -> Result<SessionBuilder, EngineError> {
+            Session::builder(environment)
+                .map_err(EngineError::Model)?
+                .with_intra_threads(options.threads.max(1))
+                .map_err(|e| EngineError::Model(e.into()))
+        };
+        let open = |mut builder: SessionBuilder| {
+            builder
+                .commit_from_memory(model)
+                .map_err(EngineError::Model)
+        };
+        let cuda = || -> Result<Session, EngineError> {
+            if !ep::CUDA::is_available().unwrap_or(false) {
+                let reason = format!("{engine} was built without it");
+                return Err(EngineError::Cuda { reason });
+            }
+            // TF32 would keep 10 bits of mantissa and call it float32.
+            let provider = ep::CUDA::default()
+                .with_tf32(false)
+                .build()
+                .error_on_failure();
+            let builder = builder()?
+                .with_execution_providers([provider])
+                .map_err(|e| EngineError::Cuda {
+                    reason: e.to_string(),
+                })?;
+            open(builder)
+        };
+        let (session, provider, note) = match options.provider {
+            Provider::Cpu => (open(builder()?)?, "CPU", None),
+            Provider::Cuda => (cuda()?, "CUDA", None),
+            Provider::Auto => match cuda() {
+                Ok(session) => (session, "CUDA", None),
+                Err(EngineError::Cuda { reason }) => {
+                    (open(builder()?)?, "CPU", Some(format!("no CUDA: {reason}")))
+                }
+                Err(other) => return Err(other),
+            },
+        };
+        let info = EngineInfo {
+            engine,
+            provider,
+            note,
+        };
+        Ok(OnnxRuntime { session, info })
+    }
+}
+
+impl fmt::Debug for OnnxRuntime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OnnxRuntime")
+            .field("info", &self.info)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Engine for OnnxRuntime {
+    fn info(&self) -> &EngineInfo {
+        &self.info
+    }
+
+    fn run(
+        &mut self,
+        input: &str,
+        shape: [usize; 4],
+        data: &[f32],
+        output: &str,
+        out: &mut Vec<f32>,
+    ) -> Result<Vec<usize>, EngineError> {
+        let tensor = TensorRef::from_array_view((shape, data)).map_err(EngineError::Run)?;
+        let outputs = self
+            .session
+            .run(ort::inputs![input => tensor])
+            .map_err(EngineError::Run)?;
+        let (shape, values) = outputs[output]
+            .try_extract_tensor::<f32>()
+            .map_err(EngineError::Run)?;
+        out.clear();
+        out.extend_from_slice(values);
+        Ok(shape.iter().map(|&d| d as usize).collect())
+    }
+}

@@ -1,1 +1,215 @@
-//! (to be written)
+//! Files as this project writes and names them: to a temporary sibling, synced, then renamed, so
+//! that no reader ever sees a half-written file; and paths shown so that no name can break a line.
+//!
+//! Must not know what is in the files.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+/// Something went wrong with a file of our own; carries the path and what was being done.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {action} {}{}", path.display(), hint(source))]
+pub struct FileError {
+    /// What was being done: `write`, `create folder`, `read`.
+    pub action: &'static str,
+    /// The file or folder.
+    pub path: PathBuf,
+    /// The operating system's answer.
+    #[source]
+    pub source: io::Error,
+}
+
+fn hint(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            " (hint: the disk is full; free some space and run the same command again, finished work is kept)"
+        }
+        io::ErrorKind::PermissionDenied => {
+            " (hint: no permission; check the owner and mode of the folder)"
+        }
+        io::ErrorKind::ReadOnlyFilesystem => " (hint: choose a place that can be written)",
+        _ => "",
+    }
+}
+
+impl FileError {
+    /// For use with `map_err`: `File::open(p).map_err(FileError::new("open", p))`.
+    pub fn new(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> FileError {
+        let path = path.to_owned();
+        move |source| FileError {
+            action,
+            path,
+            source,
+        }
+    }
+}
+
+/// Prefix of every temporary file this project writes beside its final name.
+pub const TEMPORARY_PREFIX: &str = ".tmp-";
+
+/// A file under way: written under a temporary name in the final folder. Dropped without
+/// [`Pending::publish`], it disappears.
+pub struct Pending {
+    file: tempfile::NamedTempFile,
+    target: PathBuf,
+}
+
+impl Pending {
+    /// Starts a file that will be `target`; creates the folder it lies in.
+    ///
+    /// # Errors
+    /// When the folder or the temporary file cannot be created.
+    pub fn new(target: &Path) -> Result<Pending, FileError> {
+        let folder = match target.parent() {
+            Some(folder) if !folder.as_os_str().is_empty() => folder,
+            _ => Path::new("."),
+        };
+        fs::create_dir_all(folder).map_err(FileError::new("create folder", folder))?;
+        let file = tempfile::Builder::new()
+            .prefix(TEMPORARY_PREFIX)
+            .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))
+            .tempfile_in(folder)
+            .map_err(FileError::new("create a temporary file in", folder))?;
+        Ok(Pending {
+            file,
+            target: target.to_owned(),
+        })
+    }
+
+    /// The open temporary file.
+    pub fn file(&mut self) -> &mut File {
+        self.file.as_file_mut()
+    }
+
+    /// The temporary name, as long as the file is not published.
+    pub fn temporary_path(&self) -> &Path {
+        self.file.path()
+    }
+
+    /// Gives the file another final name than the one it was started with (in the same folder).
+    pub fn retarget(&mut self, target: PathBuf) {
+        self.target = target;
+    }
+
+    /// Syncs the file, renames it to its final name and syncs the folder.
+    ///
+    /// # Errors
+    /// When one of these fails; the temporary file is then removed.
+    pub fn publish(self) -> Result<PathBuf, FileError> {
+        let Pending { file, target } = self;
+        file.as_file()
+            .sync_all()
+            .map_err(FileError::new("write", &target))?;
+        file.persist(&target)
+            .map_err(|e| FileError::new("write", &target)(e.error))?;
+        sync_folder_of(&target)?;
+        Ok(target)
+    }
+}
+
+/// Makes a rename in the folder of `path` durable.
+fn sync_folder_of(path: &Path) -> Result<(), FileError> {
+    let folder = match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    File::open(folder)
+        .and_then(|folder| folder.sync_all())
+        .map_err(FileError::new("sync", folder))
+}
+
+/// Writes `bytes` to `path` so that a reader sees the old file or the whole new one.
+///
+/// # Errors
+/// When the folder or file cannot be written; `path` is then as it was.
+pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
+    let mut pending = Pending::new(path)?;
+    pending
+        .file()
+        .write_all(bytes)
+        .map_err(FileError::new("write", path))?;
+    pending.publish()?;
+    Ok(())
+}
+
+/// A path's bytes as one line of text: control characters, backslashes and what is not UTF-8 are
+/// escaped (`\n`, `\t`, `\\`, `\xE9`), everything else is as it is.
+pub fn escape(path: &[u8]) -> String {
+    let mut text = String::with_capacity(path.len());
+    for chunk in path.utf8_chunks() {
+        for c in chunk.valid().chars() {
+            match c {
+                '\n' => text.push_str("\\n"),
+                '\t' => text.push_str("\\t"),
+                '\r' => text.push_str("\\r"),
+                '\\' => text.push_str("\\\\"),
+                c if c.is_control() => text.extend(c.escape_unicode()),
+                c => text.push(c),
+            }
+        }
+        for byte in chunk.invalid() {
+            text.push_str(&format!("\\x{byte:02X}"));
+        }
+    }
+    text
+}
+
+/// [`escape`] for a path.
+pub fn escape_path(path: &Path) -> String {
+    escape(path.as_os_str().as_bytes())
+}
+
+/// `12345678` as `12,345,678`.
+pub fn grouped(n: u64) -> String {
+    let digits = n.to_string();
+    let mut text = String::new();
+    for (i, digit) in digits.chars().enumerate() {
+        if i > 0 && (digits.len() - i) % 3 == 0 {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_cannot_break_a_line() {
+        assert_eq!(escape(b"a b.jpg"), "a b.jpg");
+        assert_eq!(escape("猫.jpg".as_bytes()), "猫.jpg");
+        assert_eq!(escape(b"new\nline\t\\"), "new\\nline\\t\\\\");
+        assert_eq!(escape(b"latin1_\xe9.jpg"), "latin1_\\xE9.jpg");
+        assert_eq!(escape(b"\x1b[31m"), "\\u{1b}[31m");
+    }
+
+    #[test]
+    fn an_unpublished_file_leaves_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let target = folder.path().join("sub/x.bin");
+        write_atomically(&target, b"old").unwrap();
+        let mut pending = Pending::new(&target).unwrap();
+        pending.file().write_all(b"new").unwrap();
+        drop(pending);
+        assert_eq!(fs::read(&target).unwrap(), b"old");
+        assert_eq!(fs::read_dir(target.parent().unwrap()).unwrap().count(), 1);
+        write_atomically(&target, b"new").unwrap();
+        assert_eq!(fs::read(&target).unwrap(), b"new");
+    }
+
+    #[test]
+    fn digits_are_grouped() {
+        for (n, text) in [
+            (0, "0"),
+            (999, "999"),
+            (1000, "1,000"),
+            (23587712, "23,587,712"),
+        ] {
+            assert_eq!(grouped(n), text);
+        }
+    }
+}

@@ -1,2 +1,295 @@
-//! (to be written)
+//! A backbone: an ONNX model, the small description file beside it, and what follows from both.
+//!
+//! The model itself tells layout, size and channels; the description (`resnet50.toml` beside
+//! `resnet50.onnx`) tells what it cannot, above all the preprocessing preset. Must not know about
+//! stores or images on disk.
+
+mod known;
+pub mod onnx;
 pub mod seed;
+mod spec;
+
+use std::path::{Path, PathBuf};
+
+use crate::engine::{Engine, EngineError};
+use crate::preprocess::{Layout, Preprocessor, Preset};
+use onnx::OnnxError;
+pub use spec::{Description, Overrides, Spec};
+
+/// Height, width and channels of a feature map.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct MapShape {
+    /// Rows.
+    pub height: usize,
+    /// Columns.
+    pub width: usize,
+    /// Channels.
+    pub channels: usize,
+}
+
+impl MapShape {
+    /// Numbers in a map.
+    pub fn len(&self) -> usize {
+        self.height * self.width * self.channels
+    }
+
+    /// Whether a map has no numbers.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl std::fmt::Display for MapShape {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}x{}x{}", self.height, self.width, self.channels)
+    }
+}
+
+/// A backbone cannot be used. `path` is the model's file.
+#[derive(Debug, thiserror::Error)]
+pub enum BackboneError {
+    /// The model's file or its description cannot be read.
+    #[error("cannot read {}{}", path.display(), missing_hint(source))]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The operating system's answer.
+        #[source]
+        source: std::io::Error,
+    },
+    /// It is no usable ONNX model.
+    #[error("cannot use the backbone {}: {source}", path.display())]
+    Onnx {
+        /// The model.
+        path: PathBuf,
+        /// What is wrong.
+        #[source]
+        source: OnnxError,
+    },
+    /// The description file is wrong.
+    #[error("the description {} is wrong: {reason}", path.display())]
+    Description {
+        /// The description file.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// Nobody said how images are to be preprocessed.
+    #[error(
+        "nothing says which preprocessing the backbone {} was trained with (hint: give --preset \
+         unit|caffe|imagenet, or write preset = \"...\" into {})", path.display(), description.display()
+    )]
+    NoPreset {
+        /// The model.
+        path: PathBuf,
+        /// Where its description would be.
+        description: PathBuf,
+    },
+    /// The model is no backbone with one image input and one feature map.
+    #[error("the model {} is no backbone: {reason}", path.display())]
+    Shape {
+        /// The model.
+        path: PathBuf,
+        /// What does not fit.
+        reason: String,
+    },
+    /// The engine failed.
+    #[error("the backbone {} does not run", path.display())]
+    Engine {
+        /// The model.
+        path: PathBuf,
+        /// The engine's error.
+        #[source]
+        source: EngineError,
+    },
+}
+
+fn missing_hint(error: &std::io::Error) -> &'static str {
+    match error.kind() {
+        std::io::ErrorKind::NotFound => {
+            " (hint: make backbone exports the ImageNet ResNet50; BACKBONE=FILE names another model)"
+        }
+        _ => "",
+    }
+}
+
+/// A model's bytes and what is known about it; not yet open in an engine.
+#[derive(Debug)]
+pub struct Model {
+    /// The file it came from.
+    pub path: PathBuf,
+    /// What follows from model, description and overrides.
+    pub spec: Spec,
+    bytes: Vec<u8>,
+}
+
+impl Model {
+    /// Reads a model and the description beside it, and checks that it is a backbone.
+    ///
+    /// # Errors
+    /// [`BackboneError`] when a file cannot be read or the model is none.
+    pub fn read(path: &Path, overrides: &Overrides) -> Result<Model, BackboneError> {
+        let bytes = std::fs::read(path).map_err(|source| BackboneError::Read {
+            path: path.to_owned(),
+            source,
+        })?;
+        let spec = Spec::resolve(path, &bytes, overrides)?;
+        Ok(Model {
+            path: path.to_owned(),
+            spec,
+            bytes,
+        })
+    }
+
+    /// The model's file, byte for byte.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// The model in an open engine.
+    pub fn with_engine(self, engine: Box<dyn Engine>, batch_size: usize) -> Backbone {
+        Backbone {
+            batch_size: self.spec.batch.unwrap_or(batch_size).max(1),
+            spec: self.spec,
+            path: self.path,
+            engine,
+            raw: Vec::new(),
+        }
+    }
+}
+
+/// A backbone ready to run.
+pub struct Backbone {
+    /// What it is.
+    pub spec: Spec,
+    /// Images in every run; the last batch of a job is padded to it.
+    pub batch_size: usize,
+    path: PathBuf,
+    engine: Box<dyn Engine>,
+    raw: Vec<f32>,
+}
+
+impl Backbone {
+    /// The engine it runs in.
+    pub fn engine(&self) -> &dyn Engine {
+        &*self.engine
+    }
+
+    /// The preprocessing its input wants.
+    pub fn preprocessor(&self) -> Preprocessor {
+        self.spec.preprocessor()
+    }
+
+    /// Runs one full batch: `input` is [batch_size, H, W, 3] or [batch_size, 3, H, W] as the
+    /// backbone's layout says; `features` becomes [batch_size, h, w, c], channels last always.
+    ///
+    /// # Errors
+    /// When the engine fails or gives another shape than a feature map a image.
+    ///
+    /// # Panics
+    /// When `input` is not one full batch.
+    pub fn run(
+        &mut self,
+        input: &[f32],
+        features: &mut Vec<f32>,
+    ) -> Result<MapShape, BackboneError> {
+        let p = self.preprocessor();
+        assert_eq!(input.len(), self.batch_size * p.len(), "a full batch");
+        let shape = match p.layout {
+            Layout::Nhwc => [self.batch_size, p.height, p.width, 3],
+            Layout::Nchw => [self.batch_size, 3, p.height, p.width],
+        };
+        let (spec, raw) = (&self.spec, &mut self.raw);
+        let dims = self
+            .engine
+            .run(&spec.input, shape, input, &spec.feature_tensor, raw)
+            .map_err(|source| BackboneError::Engine {
+                path: self.path.clone(),
+                source,
+            })?;
+        let wrong = |reason| BackboneError::Shape {
+            path: self.path.clone(),
+            reason,
+        };
+        let [n, a, b, c] = dims[..] else {
+            return Err(wrong(format!("its output has shape {dims:?}, not 4 axes")));
+        };
+        if n != self.batch_size || raw.len() != n * a * b * c || raw.is_empty() {
+            let batch = self.batch_size;
+            return Err(wrong(format!(
+                "its output has shape {dims:?} for a batch of {batch}"
+            )));
+        }
+        match spec.map_layout([a, b, c]) {
+            Layout::Nhwc => {
+                std::mem::swap(features, raw);
+                Ok(MapShape {
+                    height: a,
+                    width: b,
+                    channels: c,
+                })
+            }
+            Layout::Nchw => {
+                channels_last(raw, n, a, b * c, features);
+                Ok(MapShape {
+                    height: b,
+                    width: c,
+                    channels: a,
+                })
+            }
+        }
+    }
+}
+
+/// [n, channels, positions] -> [n, positions, channels].
+fn channels_last(raw: &[f32], n: usize, channels: usize, positions: usize, out: &mut Vec<f32>) {
+    out.clear();
+    out.resize(raw.len(), 0.0);
+    let map = channels * positions;
+    for i in 0..n {
+        let (raw, out) = (&raw[i * map..][..map], &mut out[i * map..][..map]);
+        for (position, out) in out.chunks_exact_mut(channels).enumerate() {
+            for (channel, out) in out.iter_mut().enumerate() {
+                *out = raw[channel * positions + position];
+            }
+        }
+    }
+}
+
+/// Whether a preset is what the backbone was described with; a warning text if not.
+pub fn preset_warning(described: Option<Preset>, used: Preset) -> Option<String> {
+    let described = described.filter(|&d| d != used)?;
+    let cost = match (described, used) {
+        (Preset::Caffe, Preset::Unit) => {
+            "; Keras's ImageNet weights collapse to one class with plain x/255"
+        }
+        (Preset::Imagenet, Preset::Unit) => {
+            "; with MobileNetV2 on cats and dogs that costs some 5 points of validation accuracy"
+        }
+        _ => "",
+    };
+    Some(format!(
+        "preset {used} is used, but the backbone was trained with {described}{cost}"
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn channels_move_last() {
+        // [1, 2 channels, 3 positions]
+        let mut out = Vec::new();
+        channels_last(&[1.0, 2.0, 3.0, 10.0, 20.0, 30.0], 1, 2, 3, &mut out);
+        assert_eq!(out, [1.0, 10.0, 2.0, 20.0, 3.0, 30.0]);
+    }
+
+    #[test]
+    fn a_wrong_preset_says_what_it_costs() {
+        assert_eq!(preset_warning(Some(Preset::Unit), Preset::Unit), None);
+        assert_eq!(preset_warning(None, Preset::Unit), None);
+        let warning = preset_warning(Some(Preset::Caffe), Preset::Unit).unwrap();
+        assert!(warning.contains("collapse"));
+    }
+}

@@ -1,1 +1,277 @@
-//! (to be written)
+//! The feature store: rows of (id, view, feature map), computed once, in immutable shards under
+//! one folder a key.
+//!
+//! Must not know about paths, labels, splits or data sets: those are the index's. One id may serve
+//! many data sets.
+//!
+//! # Format, version 1
+//!
+//! A store is a folder `ROOT/PRESET-HxW-DTYPE-DIGEST12`, holding
+//!
+//! - `store.json`: the key ([`StoreKey`]) and the backbone's name, for people and tools;
+//! - `shard-*.arrow`: the rows ([`shard`] specifies them);
+//! - `rejected-*.jsonl`: ids that have no row in this store and why, one JSON object a line
+//!   (`{"id": "...", "reason": "..."}`).
+//!
+//! Every file is written under a temporary name beginning with `.tmp-` and renamed; a published
+//! file MUST NOT be changed. Readers MUST ignore names they do not know. Two shards MAY hold the
+//! same row (two writers raced); the one in the shard with the lower name counts. A reader MUST
+//! refuse a store or shard whose version or key differs from what it expects.
+
+pub mod key;
+mod map;
+pub mod rejected;
+pub mod shard;
+pub mod writer;
+
+use std::collections::{BTreeSet, HashMap};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use arrow::error::ArrowError;
+
+use crate::backbone::MapShape;
+use crate::digest::ImageId;
+use crate::files::FileError;
+pub use key::{Dtype, StoreKey};
+pub use rejected::Rejected;
+pub use shard::{Features, Provenance, Shard};
+pub use writer::ShardWriter;
+
+/// Version of the on-disk format; bumped with any change.
+pub const FORMAT_VERSION: u32 = 1;
+
+/// The view of an image as it is.
+pub const IDENTITY: &str = "identity";
+
+/// The store cannot be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// A file cannot be read or written.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// A shard is damaged or not of this format.
+    #[error("shard {} cannot be used: {reason} (hint: move it away and run make features again; \
+             only its rows are computed anew)", path.display())]
+    Shard {
+        /// The shard.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// Arrow's writer failed.
+    #[error("cannot write the shard {}{}", path.display(), full(source))]
+    Write {
+        /// The shard under way.
+        path: PathBuf,
+        /// Arrow's error.
+        #[source]
+        source: ArrowError,
+    },
+    /// The folder is no store of this format.
+    #[error("{} is no feature store of format {FORMAT_VERSION}: {reason}", path.display())]
+    NotAStore {
+        /// The folder.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// There is no store where one was expected.
+    #[error("no feature store in {} (hint: run make features)", .0.display())]
+    None(PathBuf),
+    /// A key field differs from what is expected.
+    #[error("feature store {} has {field} {found}, expected {expected}", path.display())]
+    Key {
+        /// The store or shard.
+        path: PathBuf,
+        /// The field.
+        field: &'static str,
+        /// What is there.
+        found: String,
+        /// What was expected.
+        expected: String,
+    },
+}
+
+fn full(error: &ArrowError) -> &'static str {
+    match error {
+        ArrowError::IoError(_, e) if e.kind() == std::io::ErrorKind::StorageFull => {
+            ": the disk is full (hint: free some space and run the same command again; published \
+             shards are kept)"
+        }
+        _ => "",
+    }
+}
+
+/// Where a row is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RowRef {
+    shard: u32,
+    batch: u32,
+    row: u32,
+}
+
+/// A store opened for reading: all shards mapped, all ids known.
+#[derive(Debug)]
+pub struct Store {
+    folder: PathBuf,
+    key: StoreKey,
+    backbone_name: String,
+    shards: Vec<Shard>,
+    rows: HashMap<ImageId, RowRef>,
+    rejected: HashMap<ImageId, String>,
+}
+
+impl Store {
+    /// Opens the store in `folder`: checks `store.json`, checks the structure of every shard and
+    /// maps it. No feature is read.
+    ///
+    /// # Errors
+    /// When the folder is no store, a shard is damaged or belongs to another key.
+    pub fn open(folder: &Path) -> Result<Store, StoreError> {
+        let (key, backbone_name) = key::read(folder)?;
+        let mut store = Store {
+            folder: folder.to_owned(),
+            key,
+            backbone_name,
+            shards: Vec::new(),
+            rows: HashMap::new(),
+            rejected: rejected::read_all(folder)?,
+        };
+        for path in files(folder, "shard-", ".arrow")? {
+            let shard = Shard::open(&path)?;
+            shard.key().must_equal(&store.key, &path)?;
+            if let Some(first) = store.shards.first()
+                && first.map_shape() != shard.map_shape()
+            {
+                return Err(StoreError::Shard {
+                    path,
+                    reason: format!(
+                        "its maps are {}, those of the other shards {}",
+                        shard.map_shape(),
+                        first.map_shape()
+                    ),
+                });
+            }
+            store.add(shard);
+        }
+        Ok(store)
+    }
+
+    fn add(&mut self, shard: Shard) {
+        let number = self.shards.len() as u32;
+        for batch in 0..shard.batches() {
+            for row in 0..shard.rows_in(batch) {
+                if shard.view(batch, row) == IDENTITY {
+                    self.rows.entry(shard.id(batch, row)).or_insert(RowRef {
+                        shard: number,
+                        batch: batch as u32,
+                        row: row as u32,
+                    });
+                }
+            }
+        }
+        self.shards.push(shard);
+    }
+
+    /// The store's folder.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Everything that changes a feature.
+    pub fn key(&self) -> &StoreKey {
+        &self.key
+    }
+
+    /// The backbone's name when the store was made; for people.
+    pub fn backbone_name(&self) -> &str {
+        &self.backbone_name
+    }
+
+    /// Shape of the maps; none as long as the store has no row.
+    pub fn map_shape(&self) -> Option<MapShape> {
+        self.shards.first().map(Shard::map_shape)
+    }
+
+    /// The shards, by name.
+    pub fn shards(&self) -> &[Shard] {
+        &self.shards
+    }
+
+    /// Number of images with a row.
+    pub fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    /// Whether there is no row.
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    /// The row of an image (identity view).
+    pub fn locate(&self, id: &ImageId) -> Option<RowRef> {
+        self.rows.get(id).copied()
+    }
+
+    /// Why an image has no row, if it was tried.
+    pub fn rejected(&self, id: &ImageId) -> Option<&str> {
+        self.rejected.get(id).map(String::as_str)
+    }
+
+    /// A row's feature map [h * w * c], channels last, straight from the mapped file.
+    pub fn features(&self, row: RowRef) -> Features<'_> {
+        self.shards[row.shard as usize].features(row.batch as usize, row.row as usize)
+    }
+
+    /// The provenances of all shards, without duplicates. More than one means that the rows were
+    /// computed by different engines, providers or processors.
+    pub fn provenances(&self) -> BTreeSet<&Provenance> {
+        self.shards.iter().map(Shard::provenance).collect()
+    }
+}
+
+/// The stores below `root`, or `root` itself if it is a store.
+///
+/// # Errors
+/// When `root` cannot be read or holds no store.
+pub fn find(root: &Path) -> Result<Vec<PathBuf>, StoreError> {
+    if root.join(key::STORE_JSON).is_file() {
+        return Ok(vec![root.to_owned()]);
+    }
+    let entries = match fs::read_dir(root) {
+        Ok(entries) => entries,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+            return Err(StoreError::None(root.to_owned()));
+        }
+        Err(e) => return Err(FileError::new("read the folder", root)(e).into()),
+    };
+    let mut stores: Vec<PathBuf> = entries
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| path.join(key::STORE_JSON).is_file())
+        .collect();
+    stores.sort();
+    if stores.is_empty() {
+        return Err(StoreError::None(root.to_owned()));
+    }
+    Ok(stores)
+}
+
+/// The files of `folder` with the given beginning and end of name, sorted.
+fn files(folder: &Path, prefix: &str, suffix: &str) -> Result<Vec<PathBuf>, StoreError> {
+    let error = |e| FileError::new("read the folder", folder)(e);
+    let mut paths = Vec::new();
+    for entry in fs::read_dir(folder).map_err(error)? {
+        let entry = entry.map_err(error)?;
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if name.starts_with(prefix) && name.ends_with(suffix) {
+            paths.push(entry.path());
+        }
+    }
+    paths.sort();
+    Ok(paths)
+}
+
+#[cfg(test)]
+mod tests;

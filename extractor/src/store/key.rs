@@ -1,0 +1,191 @@
+//! The key of a store: everything that changes a feature's value, and nothing else.
+
+use std::path::{Path, PathBuf};
+
+use super::{FORMAT_VERSION, StoreError};
+use crate::backbone::Spec;
+use crate::decode::DECODER;
+use crate::digest::Digest;
+use crate::files::{FileError, write_atomically};
+use crate::preprocess::Preset;
+use crate::resize::RESIZE;
+
+pub(super) const STORE_JSON: &str = "store.json";
+
+/// Element type of the stored features.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize, clap::ValueEnum,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum Dtype {
+    /// float32, 4 bytes: as the engine gives it.
+    F32,
+    /// float16, 2 bytes: rounded to the nearest; a value beyond 65,504 rejects the image.
+    F16,
+}
+
+impl Dtype {
+    /// Bytes an element takes.
+    pub fn size_bytes(self) -> usize {
+        match self {
+            Dtype::F32 => 4,
+            Dtype::F16 => 2,
+        }
+    }
+}
+
+impl std::fmt::Display for Dtype {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Dtype::F32 => "f32",
+            Dtype::F16 => "f16",
+        })
+    }
+}
+
+/// Everything that changes a feature. Two stores with the same key hold the same features (within
+/// the engine's rounding); with different keys they never mix.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct StoreKey {
+    /// Version of the on-disk format.
+    pub format: u32,
+    /// Digest of the backbone's ONNX file.
+    pub backbone: Digest,
+    /// Which of its outputs is the feature map.
+    pub feature_tensor: String,
+    /// Arithmetic the backbone ran in.
+    pub precision: String,
+    /// Decoder and its version.
+    pub decoder: String,
+    /// What was done with the EXIF orientation.
+    pub exif: String,
+    /// Resize method.
+    pub resize: String,
+    /// Height and width of the backbone's input.
+    pub input_size: [usize; 2],
+    /// Colour preset.
+    pub preset: Preset,
+    /// Element type.
+    pub dtype: Dtype,
+}
+
+/// What `store.json` holds.
+#[derive(serde::Serialize, serde::Deserialize)]
+struct StoreJson {
+    key: StoreKey,
+    backbone_name: String,
+}
+
+impl StoreKey {
+    /// The key of features that `spec` gives, stored as `dtype`.
+    pub fn new(spec: &Spec, dtype: Dtype) -> StoreKey {
+        StoreKey {
+            format: FORMAT_VERSION,
+            backbone: spec.digest,
+            feature_tensor: spec.feature_tensor.clone(),
+            precision: "fp32".to_owned(),
+            decoder: DECODER.to_owned(),
+            exif: "ignore".to_owned(),
+            resize: RESIZE.to_owned(),
+            input_size: spec.input_size,
+            preset: spec.preset,
+            dtype,
+        }
+    }
+
+    /// The key as JSON, fields in the order of the struct.
+    pub fn to_json(&self) -> String {
+        serde_json::to_string(self).expect("a key of numbers and texts")
+    }
+
+    /// Digest of the key.
+    pub fn digest(&self) -> Digest {
+        Digest::of(self.to_json().as_bytes())
+    }
+
+    /// The store's folder below `root`.
+    pub fn folder(&self, root: &Path) -> PathBuf {
+        let [height, width] = self.input_size;
+        let (preset, dtype, digest) = (self.preset, self.dtype, self.digest().short());
+        root.join(format!("{preset}-{height}x{width}-{dtype}-{digest}"))
+    }
+
+    /// Checks that this is the `expected` key.
+    ///
+    /// # Errors
+    /// [`StoreError::Key`], naming the first field that differs.
+    pub fn must_equal(&self, expected: &StoreKey, path: &Path) -> Result<(), StoreError> {
+        macro_rules! same {
+            ($($field:ident),*) => {$(
+                if self.$field != expected.$field {
+                    return Err(StoreError::Key {
+                        path: path.to_owned(),
+                        field: stringify!($field),
+                        found: format!("{:?}", self.$field),
+                        expected: format!("{:?}", expected.$field),
+                    });
+                }
+            )*};
+        }
+        same!(
+            format,
+            backbone,
+            feature_tensor,
+            precision,
+            decoder,
+            exif,
+            resize
+        );
+        same!(input_size, preset, dtype);
+        Ok(())
+    }
+}
+
+/// Reads `store.json`: the key and the backbone's name.
+pub(super) fn read(folder: &Path) -> Result<(StoreKey, String), StoreError> {
+    let path = folder.join(STORE_JSON);
+    let text = match std::fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
+            return Err(StoreError::None(folder.to_owned()));
+        }
+        Err(e) => return Err(FileError::new("read", &path)(e).into()),
+    };
+    let wrong = |reason: String| StoreError::NotAStore {
+        path: folder.to_owned(),
+        reason,
+    };
+    // The version first: another version may have other fields.
+    let value: serde_json::Value =
+        serde_json::from_str(&text).map_err(|e| wrong(format!("{STORE_JSON}: {e}")))?;
+    let version = &value["key"]["format"];
+    if version.as_u64() != Some(FORMAT_VERSION.into()) {
+        return Err(wrong(format!(
+            "it has format {version} (hint: run make features)"
+        )));
+    }
+    let json: StoreJson =
+        serde_json::from_value(value).map_err(|e| wrong(format!("{STORE_JSON}: {e}")))?;
+    Ok((json.key, json.backbone_name))
+}
+
+/// Makes the store's folder and its `store.json`, unless they are there.
+///
+/// # Errors
+/// When the folder cannot be written, or holds a store of another key.
+pub fn create(root: &Path, key: &StoreKey, backbone_name: &str) -> Result<PathBuf, StoreError> {
+    let folder = key.folder(root);
+    match read(&folder) {
+        Ok((found, _)) => found.must_equal(key, &folder)?,
+        Err(StoreError::None(_)) => {
+            let json = StoreJson {
+                key: key.clone(),
+                backbone_name: backbone_name.to_owned(),
+            };
+            let text = serde_json::to_string_pretty(&json).expect("a key of numbers and texts");
+            write_atomically(&folder.join(STORE_JSON), text.as_bytes())?;
+        }
+        Err(other) => return Err(other),
+    }
+    Ok(folder)
+}

@@ -1,0 +1,231 @@
+//! Writes shards: rows come in, files of about the target size come out, each renamed into place
+//! when it is complete.
+
+use std::fs::File;
+use std::io::BufWriter;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arrow::array::{
+    ArrayRef, FixedSizeBinaryArray, FixedSizeListArray, Float16Array, Float32Array, StringArray,
+};
+use arrow::buffer::{Buffer, ScalarBuffer};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::error::ArrowError;
+use arrow::ipc::writer::FileWriter;
+use arrow::record_batch::RecordBatch;
+use half::f16;
+use half::slice::HalfFloatSliceExt;
+use xxhash_rust::xxh3::Xxh3Default;
+
+use super::shard::{self, FORMAT, Provenance};
+use super::{Dtype, FORMAT_VERSION, StoreError, StoreKey};
+use crate::backbone::MapShape;
+use crate::digest::ImageId;
+use crate::files::Pending;
+
+/// A shard is closed when its features reach this size: 256 MiB.
+pub const SHARD_BYTES: usize = 256 << 20;
+
+/// Writes rows into shards of one store.
+pub struct ShardWriter {
+    folder: PathBuf,
+    dtype: Dtype,
+    shape: MapShape,
+    schema: SchemaRef,
+    rows_per_shard: usize,
+    open: Option<OpenShard>,
+    published: Vec<PathBuf>,
+}
+
+struct OpenShard {
+    pending: Pending,
+    writer: FileWriter<BufWriter<File>>,
+    rows: usize,
+    checksums: Vec<String>,
+    content: Xxh3Default,
+}
+
+impl ShardWriter {
+    /// A writer of maps of `shape` for the store of `key` in `folder`. Creates no file yet.
+    pub fn new(
+        folder: &Path,
+        key: &StoreKey,
+        provenance: &Provenance,
+        shape: MapShape,
+        shard_bytes: usize,
+    ) -> ShardWriter {
+        ShardWriter {
+            folder: folder.to_owned(),
+            dtype: key.dtype,
+            shape,
+            schema: schema(key, provenance, shape),
+            rows_per_shard: (shard_bytes / (shape.len() * key.dtype.size_bytes())).max(1),
+            open: None,
+            published: Vec::new(),
+        }
+    }
+
+    /// Adds a record batch: `ids.len()` rows of `view`, `features` [rows, h, w, c] flat.
+    ///
+    /// # Errors
+    /// When the disk is full or fails; published shards are not affected.
+    ///
+    /// # Panics
+    /// When `features` has not one map an id.
+    pub fn write(
+        &mut self,
+        ids: &[ImageId],
+        view: &str,
+        features: Vec<f32>,
+    ) -> Result<(), StoreError> {
+        assert_eq!(
+            features.len(),
+            ids.len() * self.shape.len(),
+            "one map an id"
+        );
+        if ids.is_empty() {
+            return Ok(());
+        }
+        let id_bytes: Vec<u8> = ids.iter().flat_map(|id| id.0).collect();
+        let (values, value_bytes): (ArrayRef, Buffer) = match self.dtype {
+            Dtype::F32 => {
+                let values = ScalarBuffer::<f32>::from(features);
+                let bytes = values.inner().clone();
+                (Arc::new(Float32Array::new(values, None)), bytes)
+            }
+            Dtype::F16 => {
+                let mut halves = vec![f16::ZERO; features.len()];
+                halves.convert_from_f32_slice(&features);
+                let values = ScalarBuffer::<f16>::from(halves);
+                let bytes = values.inner().clone();
+                (Arc::new(Float16Array::new(values, None)), bytes)
+            }
+        };
+        let views = ids.iter().map(|_| view);
+        let checksum = shard::checksum(&id_bytes, views.clone(), &value_bytes);
+        let batch = self.batch(id_bytes.clone(), views, values);
+        let batch = batch.map_err(|e| self.failed(e))?;
+        if self.open.is_none() {
+            self.open = Some(self.start()?);
+        }
+        let open = self.open.as_mut().expect("just opened");
+        open.content.update(&id_bytes);
+        open.content.update(checksum.as_bytes());
+        open.checksums.push(checksum);
+        open.rows += ids.len();
+        let full = open.rows >= self.rows_per_shard;
+        open.writer.write(&batch).map_err(|e| self.failed(e))?;
+        if full { self.publish() } else { Ok(()) }
+    }
+
+    /// Publishes what is left and returns the paths of all shards written.
+    ///
+    /// # Errors
+    /// When the last shard cannot be completed.
+    pub fn finish(mut self) -> Result<Vec<PathBuf>, StoreError> {
+        self.publish()?;
+        Ok(std::mem::take(&mut self.published))
+    }
+
+    fn batch<'a>(
+        &self,
+        ids: Vec<u8>,
+        views: impl Iterator<Item = &'a str>,
+        values: ArrayRef,
+    ) -> Result<RecordBatch, ArrowError> {
+        let element = Arc::new(Field::new("item", values.data_type().clone(), false));
+        let ids = FixedSizeBinaryArray::try_new(32, ids.into(), None)?;
+        let views = StringArray::from_iter_values(views);
+        let features = FixedSizeListArray::try_new(element, self.shape.len() as i32, values, None)?;
+        let columns = vec![
+            Arc::new(ids) as _,
+            Arc::new(views) as _,
+            Arc::new(features) as _,
+        ];
+        RecordBatch::try_new(self.schema.clone(), columns)
+    }
+
+    fn start(&self) -> Result<OpenShard, StoreError> {
+        let mut pending = Pending::new(&self.folder.join("shard"))?;
+        let file = pending
+            .file()
+            .try_clone()
+            .map_err(|e| self.failed(e.into()))?;
+        let writer =
+            FileWriter::try_new_buffered(file, &self.schema).map_err(|e| self.failed(e))?;
+        Ok(OpenShard {
+            pending,
+            writer,
+            rows: 0,
+            checksums: Vec::new(),
+            content: Xxh3Default::new(),
+        })
+    }
+
+    /// Completes the open shard and renames it into place. Its name follows from its rows, so two
+    /// writers that computed the same rows publish the same file.
+    fn publish(&mut self) -> Result<(), StoreError> {
+        let Some(mut open) = self.open.take() else {
+            return Ok(());
+        };
+        let checksums = serde_json::to_string(&open.checksums).expect("a list of texts");
+        open.writer.write_metadata("headstart.checksums", checksums);
+        open.writer.finish().map_err(|e| self.failed(e))?;
+        drop(open.writer);
+        let name = format!("shard-{:032x}.arrow", open.content.digest128());
+        open.pending.retarget(self.folder.join(name));
+        self.published.push(open.pending.publish()?);
+        Ok(())
+    }
+
+    fn failed(&self, source: ArrowError) -> StoreError {
+        StoreError::Write {
+            path: self.folder.clone(),
+            source,
+        }
+    }
+}
+
+fn schema(key: &StoreKey, provenance: &Provenance, shape: MapShape) -> SchemaRef {
+    let MapShape {
+        height,
+        width,
+        channels,
+    } = shape;
+    let element = match key.dtype {
+        Dtype::F32 => DataType::Float32,
+        Dtype::F16 => DataType::Float16,
+    };
+    // The extension's metadata is written by hand: arrow-rs's own type writes a null that it
+    // cannot read back.
+    let tensor = format!(r#"{{"shape":[{height},{width},{channels}],"dim_names":["h","w","c"]}}"#);
+    let features = Field::new_fixed_size_list(
+        "features",
+        Field::new("item", element, false),
+        shape.len() as i32,
+        false,
+    )
+    .with_metadata([
+        (
+            "ARROW:extension:name".to_owned(),
+            "arrow.fixed_shape_tensor".to_owned(),
+        ),
+        ("ARROW:extension:metadata".to_owned(), tensor),
+    ]);
+    let provenance = serde_json::to_string(provenance).expect("texts and numbers");
+    let metadata = [
+        ("headstart.format", FORMAT.to_owned()),
+        ("headstart.version", FORMAT_VERSION.to_string()),
+        ("headstart.key", key.to_json()),
+        ("headstart.provenance", provenance),
+    ];
+    Arc::new(Schema::new_with_metadata(
+        vec![
+            Field::new("id", DataType::FixedSizeBinary(32), false),
+            Field::new("view", DataType::Utf8, false),
+            features,
+        ],
+        metadata.map(|(k, v)| (k.to_owned(), v)),
+    ))
+}

@@ -143,16 +143,32 @@ fn log(level: ort::logging::LogLevel, _: &str, _: &str, location: &str, message:
 /// When the library cannot be loaded.
 pub fn version(library: &Path) -> Result<String, EngineError> {
     environment(library)?;
-    let info = ort::info();
-    // `... git-branch=rel-1.32.0, ...` in released builds; other builds say nothing shorter.
-    let branch = info
-        .split("git-branch=")
-        .nth(1)
-        .and_then(|s| s.split(',').next());
-    Ok(match branch.and_then(|b| b.strip_prefix("rel-")) {
+    let library = library
+        .canonicalize()
+        .unwrap_or_else(|_| library.to_owned());
+    let name = library.file_name().unwrap_or_default().to_string_lossy();
+    Ok(match version_in(&name) {
         Some(version) => format!("onnxruntime {version}"),
-        None => format!("onnxruntime ({info})"),
+        None => {
+            let commit = ort::info()
+                .split("git-commit-id=")
+                .nth(1)
+                .and_then(|s| s.split(',').next());
+            format!("onnxruntime, commit {}", commit.unwrap_or("unknown"))
+        }
     })
+}
+
+/// The version in a library's file name: `1.32.0` in `libonnxruntime.so.1.32.0` or
+/// `libonnxruntime.1.32.0.dylib`. (ONNX Runtime itself tells only through an unsafe call.)
+fn version_in(name: &str) -> Option<&str> {
+    let from = name.find(|c: char| c.is_ascii_digit())?;
+    let version = &name[from..];
+    let to = version
+        .find(|c: char| !c.is_ascii_digit() && c != '.')
+        .unwrap_or(version.len());
+    let version = version[..to].trim_end_matches('.');
+    (version.split('.').count() >= 2).then_some(version)
 }
 
 impl OnnxRuntime {
@@ -244,5 +260,18 @@ impl Engine for OnnxRuntime {
         out.clear();
         out.extend_from_slice(values);
         Ok(shape.iter().map(|&d| d as usize).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::version_in;
+
+    #[test]
+    fn versions_are_read_off_library_names() {
+        assert_eq!(version_in("libonnxruntime.so.1.32.0"), Some("1.32.0"));
+        assert_eq!(version_in("libonnxruntime.1.23.2.dylib"), Some("1.23.2"));
+        assert_eq!(version_in("libonnxruntime.so"), None);
+        assert_eq!(version_in("libonnxruntime.so.1"), None);
     }
 }

@@ -1,1 +1,345 @@
-//! (to be written)
+//! Stage one's runner: which images of an index lack a row, decode and preprocess them in worker
+//! threads, run the backbone, write the rows.
+//!
+//! Reads as reader -> mapper -> writer: [`missing`] lists the work, a decoding thread fills input
+//! batches, the calling thread runs the backbone and writes shards. Must not know where the index
+//! came from or what the features are for.
+
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+
+use rayon::prelude::*;
+
+use crate::backbone::{Backbone, BackboneError, MapShape};
+use crate::decode::{self, DecodeError, RgbImage};
+use crate::digest::{Digest, ImageId};
+use crate::index::{Entry, Index};
+use crate::preprocess::Preprocessor;
+use crate::store::writer::SHARD_BYTES;
+use crate::store::{
+    Dtype, IDENTITY, Provenance, Rejected, ShardWriter, Store, StoreError, StoreKey, rejected,
+};
+
+/// Counts of one run, in images (ids, not files).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Counts {
+    /// Had a row already.
+    pub cached: usize,
+    /// Got a row now.
+    pub new: usize,
+    /// Have no row: broken, or rejected in an earlier run.
+    pub rejected: usize,
+}
+
+/// Extraction stopped. Published shards are kept.
+#[derive(Debug, thiserror::Error)]
+pub enum FeaturesError {
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The backbone failed.
+    #[error(transparent)]
+    Backbone(#[from] BackboneError),
+    /// With `--strict`, the first broken image ends the run.
+    #[error("{path}: {reason} (--strict stops here; without it the image is skipped)")]
+    Strict {
+        /// The image's path, escaped.
+        path: String,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// The images of an index, sorted by what the store knows of them.
+pub struct Plan<'a> {
+    /// Entries to compute, in index order, one an id.
+    pub missing: Vec<&'a Entry>,
+    /// Images with a row.
+    pub cached: usize,
+    /// Images known to have none, with the reason.
+    pub rejected: Vec<(&'a Entry, String)>,
+}
+
+/// What of `index` is not in `store` yet.
+pub fn plan<'a>(index: &'a Index, store: &Store) -> Plan<'a> {
+    let mut plan = Plan {
+        missing: Vec::new(),
+        cached: 0,
+        rejected: Vec::new(),
+    };
+    for i in index.unique() {
+        let entry = &index.entries[i];
+        if store.locate(&entry.id).is_some() {
+            plan.cached += 1;
+        } else if let Some(reason) = store.rejected(&entry.id) {
+            plan.rejected.push((entry, reason.to_owned()));
+        } else {
+            plan.missing.push(entry);
+        }
+    }
+    plan
+}
+
+/// What an extraction works with.
+pub struct Job<'a> {
+    /// Folder the index's paths are relative to.
+    pub root: &'a Path,
+    /// The store's folder, made with [`crate::store::key::create`].
+    pub folder: &'a Path,
+    /// The store's key.
+    pub key: &'a StoreKey,
+    /// Stop at the first broken image.
+    pub strict: bool,
+}
+
+/// Called as work is done: rows written, or an image rejected.
+pub trait Report {
+    /// `n` images were dealt with.
+    fn done(&self, n: usize);
+    /// An image was rejected.
+    fn rejected(&self, path: &[u8], reason: &str);
+}
+
+/// One image, read and preprocessed, or the reason why not.
+enum Loaded {
+    Ready,
+    Broken(String),
+    /// The file's bytes are no longer those of the index: nothing is known about the id.
+    Changed,
+}
+
+/// A full input batch on its way to the backbone.
+struct InputBatch<'a> {
+    /// Entries in order; only those without a `Broken` have input.
+    entries: Vec<(&'a Entry, Loaded)>,
+    input: Vec<f32>, // [batch_size, H, W, 3] or [batch_size, 3, H, W]
+}
+
+/// What an extraction did.
+#[derive(Debug, Default)]
+pub struct Extracted {
+    /// Rows written.
+    pub rows: usize,
+    /// Images rejected, with paths.
+    pub rejected: Vec<(Vec<u8>, String)>,
+    /// Shape of the maps, if any was computed.
+    pub shape: Option<MapShape>,
+    /// Shards published.
+    pub shards: Vec<PathBuf>,
+}
+
+/// Computes the rows of `missing` and adds them to the store. The rows do not depend on the number
+/// of threads, on their neighbours in a batch or on earlier interruptions.
+///
+/// # Errors
+/// [`FeaturesError`]; shards published before it are kept, and the next run goes on from there.
+pub fn extract(
+    job: &Job,
+    backbone: &mut Backbone,
+    missing: &[&Entry],
+    report: &dyn Report,
+) -> Result<Extracted, FeaturesError> {
+    let preprocessor = backbone.preprocessor();
+    let batch_size = backbone.batch_size;
+    let (sender, receiver) = mpsc::sync_channel::<InputBatch>(2);
+    std::thread::scope(|scope| {
+        let root = job.root;
+        scope.spawn(move || {
+            for entries in missing.chunks(batch_size) {
+                // A failed send means that the other side stopped with an error.
+                if sender
+                    .send(load_batch(root, entries, batch_size, &preprocessor))
+                    .is_err()
+                {
+                    break;
+                }
+            }
+        });
+        let extracted = write_rows(job, backbone, &receiver, report);
+        drop(receiver);
+        extracted
+    })
+}
+
+fn write_rows(
+    job: &Job,
+    backbone: &mut Backbone,
+    batches: &mpsc::Receiver<InputBatch>,
+    report: &dyn Report,
+) -> Result<Extracted, FeaturesError> {
+    let info = backbone.engine().info();
+    let mut rows = RowWriter {
+        job,
+        report,
+        provenance: Provenance {
+            engine: info.engine.clone(),
+            provider: info.provider.to_owned(),
+            processor: processor(),
+            headstart: env!("CARGO_PKG_VERSION").to_owned(),
+            batch_size: backbone.batch_size,
+        },
+        shards: None,
+        records: Vec::new(),
+        extracted: Extracted::default(),
+    };
+    let written = batches
+        .iter()
+        .try_for_each(|batch| rows.write(backbone, batch));
+    // What is complete is published even if a later batch failed.
+    let published = rows.publish();
+    written.and(published).map(|()| rows.extracted)
+}
+
+/// Where rows and rejections go.
+struct RowWriter<'a> {
+    job: &'a Job<'a>,
+    report: &'a dyn Report,
+    provenance: Provenance,
+    shards: Option<ShardWriter>,
+    records: Vec<Rejected>,
+    extracted: Extracted,
+}
+
+impl RowWriter<'_> {
+    fn write(&mut self, backbone: &mut Backbone, batch: InputBatch) -> Result<(), FeaturesError> {
+        let mut features = Vec::new(); // [batch_size, h, w, c]
+        let any = batch
+            .entries
+            .iter()
+            .any(|(_, loaded)| matches!(loaded, Loaded::Ready));
+        let shape = if any {
+            Some(backbone.run(&batch.input, &mut features)?)
+        } else {
+            None
+        };
+        let mut ids: Vec<ImageId> = Vec::new();
+        let mut rows = Vec::with_capacity(features.len()); // [ids, h, w, c]
+        for (i, (entry, loaded)) in batch.entries.iter().enumerate() {
+            match (loaded, shape) {
+                (Loaded::Ready, Some(shape)) => {
+                    let map = &features[i * shape.len()..][..shape.len()];
+                    match representable(map, self.job.key.dtype) {
+                        Ok(()) => {
+                            ids.push(entry.id);
+                            rows.extend_from_slice(map);
+                        }
+                        Err(reason) => self.reject(entry, reason, true)?,
+                    }
+                }
+                (Loaded::Broken(reason), _) => self.reject(entry, reason.clone(), true)?,
+                _ => self.reject(entry, "changed since it was indexed".to_owned(), false)?,
+            }
+        }
+        if let Some(shape) = shape {
+            let (job, provenance) = (self.job, &self.provenance);
+            let shards = self.shards.get_or_insert_with(|| {
+                ShardWriter::new(job.folder, job.key, provenance, shape, SHARD_BYTES)
+            });
+            shards.write(&ids, IDENTITY, rows)?;
+            self.extracted.shape = Some(shape);
+            self.extracted.rows += ids.len();
+        }
+        self.report.done(batch.entries.len());
+        Ok(())
+    }
+
+    /// `remember`: the reason follows from the image's bytes, so the next run need not try again.
+    fn reject(
+        &mut self,
+        entry: &Entry,
+        reason: String,
+        remember: bool,
+    ) -> Result<(), FeaturesError> {
+        self.report.rejected(&entry.path, &reason);
+        if remember {
+            self.records.push(Rejected {
+                id: entry.id,
+                reason: reason.clone(),
+            });
+        }
+        if self.job.strict {
+            return Err(FeaturesError::Strict {
+                path: crate::files::escape(&entry.path),
+                reason,
+            });
+        }
+        self.extracted.rejected.push((entry.path.clone(), reason));
+        Ok(())
+    }
+
+    fn publish(&mut self) -> Result<(), FeaturesError> {
+        if let Some(shards) = self.shards.take() {
+            self.extracted.shards = shards.finish()?;
+        }
+        rejected::write(self.job.folder, &self.records)?;
+        Ok(())
+    }
+}
+
+/// Whether every feature can be stored as `dtype`.
+fn representable(map: &[f32], dtype: Dtype) -> Result<(), String> {
+    let limit = match dtype {
+        Dtype::F32 => f32::MAX,
+        Dtype::F16 => half::f16::MAX.to_f32(),
+    };
+    match map.iter().find(|v| !(v.abs() <= limit)) {
+        None => Ok(()),
+        Some(v) if !v.is_finite() => Err(format!("the backbone gives a feature that is {v}")),
+        Some(v) => Err(format!(
+            "the backbone gives the feature {v}, too large for {dtype}"
+        )),
+    }
+}
+
+/// Reads, decodes and preprocesses up to `batch_size` images in parallel; slots without an image
+/// stay zero.
+fn load_batch<'a>(
+    root: &Path,
+    entries: &[&'a Entry],
+    batch_size: usize,
+    preprocessor: &Preprocessor,
+) -> InputBatch<'a> {
+    let mut input = vec![0.0; batch_size * preprocessor.len()];
+    let loaded = entries
+        .par_iter()
+        .zip(input.par_chunks_exact_mut(preprocessor.len()))
+        .map(|(entry, slot)| match load(root, entry) {
+            Ok(image) => {
+                preprocessor.apply(&image, slot);
+                (*entry, Loaded::Ready)
+            }
+            Err(LoadError::Decode(e)) => (*entry, Loaded::Broken(e.to_string())),
+            Err(LoadError::Changed) => (*entry, Loaded::Changed),
+        })
+        .collect();
+    InputBatch {
+        entries: loaded,
+        input,
+    }
+}
+
+enum LoadError {
+    Decode(DecodeError),
+    Changed,
+}
+
+fn load(root: &Path, entry: &Entry) -> Result<RgbImage, LoadError> {
+    let path = root.join(std::ffi::OsStr::from_bytes(&entry.path));
+    let bytes = std::fs::read(path).map_err(|_| LoadError::Changed)?;
+    if Digest::of(&bytes) != entry.id {
+        return Err(LoadError::Changed);
+    }
+    decode::decode_rgb8(&bytes).map_err(LoadError::Decode)
+}
+
+/// Architecture and model of the processor, for provenance.
+fn processor() -> String {
+    let arch = std::env::consts::ARCH;
+    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = info.lines().find(|l| l.starts_with("model name"));
+    match model.and_then(|l| l.split(':').nth(1)) {
+        Some(model) => format!("{arch} {}", model.trim()),
+        None => arch.to_owned(),
+    }
+}

@@ -58,7 +58,7 @@ pub enum BackboneError {
         source: std::io::Error,
     },
     /// It is no usable ONNX model.
-    #[error("cannot use the backbone {}: {source}", path.display())]
+    #[error("cannot use the backbone {}", path.display())]
     Onnx {
         /// The model.
         path: PathBuf,

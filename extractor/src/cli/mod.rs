@@ -1,1 +1,55 @@
-//! (to be written)
+//! The command line of `extractor`: flags as typed, then one call into the library a verb.
+//!
+//! What both binaries share (output flags, exit codes, logging) is in [`common`].
+
+mod backbone;
+pub mod common;
+mod features;
+mod index;
+mod runtime;
+mod sample;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use common::{EXIT_CODES, OutputArgs};
+
+/// Headstart, stage one: images -> frozen backbone -> feature store.
+#[derive(Debug, Parser)]
+#[command(name = "extractor", version, after_help = EXIT_CODES, arg_required_else_help = true)]
+struct Cli {
+    #[command(flatten)]
+    output: OutputArgs,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Compute the features of a folder of images that are not in the store yet.
+    Features(features::Args),
+    /// Write the index of a folder of images: id, path and label of each.
+    Index(index::Args),
+    /// Make a backbone.
+    #[command(subcommand)]
+    Backbone(backbone::Verb),
+    /// ONNX Runtime's shared library.
+    #[command(subcommand)]
+    Runtime(runtime::Verb),
+    /// Draw a small synthetic two-class data set, for trying things out.
+    Sample(sample::Args),
+}
+
+/// Parses the command line, runs the verb and maps the result to an exit code.
+pub fn main() -> ExitCode {
+    let Cli { output, verb } = Cli::parse();
+    output.init_logging();
+    common::exit(match verb {
+        Verb::Features(args) => args.run(&output),
+        Verb::Index(args) => args.run(&output),
+        Verb::Backbone(verb) => verb.run(&output),
+        Verb::Runtime(verb) => verb.run(&output),
+        Verb::Sample(args) => args.run(&output),
+    })
+}

@@ -115,7 +115,11 @@ impl ShardWriter {
         open.checksums.push(checksum);
         open.rows += ids.len();
         let full = open.rows >= self.rows_per_shard;
-        open.writer.write(&batch).map_err(|e| self.failed(e))?;
+        if let Err(e) = open.writer.write(&batch) {
+            // Half a record batch may be in the file: it must never be published.
+            self.open = None;
+            return Err(self.failed(e));
+        }
         if full { self.publish() } else { Ok(()) }
     }
 

@@ -1,0 +1,65 @@
+//! `extractor backbone`.
+
+use std::path::PathBuf;
+
+use serde_json::json;
+
+use super::common::{Outcome, OutputArgs};
+use crate::backbone::seed::{self, SeedOptions};
+use crate::files::{escape_path, grouped};
+
+/// Verbs of `extractor backbone`.
+#[derive(Debug, clap::Subcommand)]
+pub enum Verb {
+    /// Write an untrained ResNet50 with seeded weights, for trying things out without a download.
+    Seed(SeedArgs),
+}
+
+/// Flags of `extractor backbone seed`.
+#[derive(Debug, clap::Args)]
+pub struct SeedArgs {
+    /// Seed of the weights.
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Side of the square input in pixels.
+    #[arg(long, default_value_t = 100)]
+    size: u32,
+    /// Where the model goes; its description lies beside it [default: DATA_DIR/backbones/NAME.onnx].
+    #[arg(long, value_name = "FILE")]
+    out: Option<PathBuf>,
+}
+
+impl Verb {
+    /// Runs the verb.
+    pub fn run(self, output: &OutputArgs) -> anyhow::Result<Outcome> {
+        let Verb::Seed(args) = self;
+        let options = SeedOptions {
+            seed: args.seed,
+            size: args.size,
+        };
+        let path = args.out.unwrap_or_else(|| {
+            output
+                .data_dir
+                .join("backbones")
+                .join(format!("{}.onnx", options.name()))
+        });
+        let written = seed::write(&path, &options)?;
+        output.print(
+            &json!({
+                "backbone": escape_path(&written.model),
+                "description": escape_path(&written.description),
+                "digest": written.digest,
+                "parameters": written.parameters,
+                "map_shape": written.output_shape,
+                "trained": false,
+            }),
+            &format!(
+                "backbone  {} ({})\nparameters {}\n",
+                escape_path(&written.model),
+                options.note(),
+                grouped(written.parameters)
+            ),
+        )?;
+        Ok(Outcome::Done)
+    }
+}

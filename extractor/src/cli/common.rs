@@ -1,0 +1,135 @@
+//! What every verb of both binaries shares: output flags, logging, exit codes.
+
+use std::io::{IsTerminal, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use crate::digest::Digest;
+use crate::files::{escape, escape_path};
+
+/// For `--help`.
+pub const EXIT_CODES: &str = "Exit codes: 0 done; 1 failed; 2 wrong usage; 3 done, but some images \
+     were skipped (each is named on stderr).";
+
+/// Flags that every verb has.
+#[derive(Debug, Clone, clap::Args)]
+pub struct OutputArgs {
+    /// Print the result as one JSON object.
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// No progress and no notes on stderr, only warnings and errors.
+    #[arg(short, long, global = true)]
+    pub quiet: bool,
+    /// More on stderr; twice for the engine's own messages.
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+    /// Folder for everything that is downloaded or computed.
+    #[arg(
+        long,
+        global = true,
+        default_value = "data",
+        env = "HEADSTART_DATA_DIR",
+        value_name = "DIR"
+    )]
+    pub data_dir: PathBuf,
+}
+
+impl OutputArgs {
+    /// Sends logs to stderr, in colour only on a terminal and without `NO_COLOR`.
+    pub fn init_logging(&self) {
+        let level = match (self.quiet, self.verbose) {
+            (true, _) => "warn",
+            (false, 0) => "info",
+            (false, 1) => "debug",
+            (false, _) => "trace",
+        };
+        let no_color = std::env::var_os("NO_COLOR").is_some_and(|v| !v.is_empty());
+        let filter = tracing_subscriber::EnvFilter::try_from_env("HEADSTART_LOG")
+            .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(level));
+        tracing_subscriber::fmt()
+            .with_env_filter(filter)
+            .with_writer(std::io::stderr)
+            .with_ansi(std::io::stderr().is_terminal() && !no_color)
+            .with_target(false)
+            .without_time()
+            .init();
+    }
+
+    /// Prints a verb's result: `value` as JSON with `--json`, else `text`.
+    ///
+    /// # Errors
+    /// When stdout cannot be written, a closed pipe excepted.
+    pub fn print(&self, value: &impl serde::Serialize, text: &str) -> anyhow::Result<()> {
+        let mut line = if self.json {
+            serde_json::to_string(value)?
+        } else {
+            text.to_owned()
+        };
+        if !line.ends_with('\n') {
+            line.push('\n');
+        }
+        let mut stdout = std::io::stdout().lock();
+        match stdout
+            .write_all(line.as_bytes())
+            .and_then(|()| stdout.flush())
+        {
+            Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => Err(e.into()),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// How a verb ended when it did not fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// All done: exit 0.
+    Done,
+    /// Done, some images skipped: exit 3.
+    Skipped,
+}
+
+/// The exit code for a verb's result; an error is printed as one line on stderr.
+pub fn exit(result: anyhow::Result<Outcome>) -> ExitCode {
+    match result {
+        Ok(Outcome::Done) => ExitCode::SUCCESS,
+        Ok(Outcome::Skipped) => ExitCode::from(3),
+        Err(error) => {
+            let line = format!("{error:#}").replace('\n', " ");
+            eprintln!("error: {line}");
+            ExitCode::from(1)
+        }
+    }
+}
+
+/// Where the index of the images in `dir` lies by default: `DATA/indexes/NAME-DIGEST.arrow`, the
+/// digest being that of the folder's absolute path.
+///
+/// # Errors
+/// When `dir` does not exist.
+pub fn default_index_path(data_dir: &Path, dir: &Path) -> anyhow::Result<PathBuf> {
+    use anyhow::Context;
+    use std::os::unix::ffi::OsStrExt;
+    let absolute = dir
+        .canonicalize()
+        .with_context(|| format!("cannot find the folder of images {}", escape_path(dir)))?;
+    let name = absolute.file_name().unwrap_or_default().to_string_lossy();
+    let name: String = name
+        .chars()
+        .map(|c| {
+            if c.is_alphanumeric() || "-_".contains(c) {
+                c
+            } else {
+                '_'
+            }
+        })
+        .collect();
+    let digest = Digest::of(absolute.as_os_str().as_bytes());
+    Ok(data_dir
+        .join("indexes")
+        .join(format!("{name}-{}.arrow", &digest.to_string()[..8])))
+}
+
+/// `path: reason`, for a skipped image.
+pub fn skipped_line(path: &[u8], reason: &str) -> String {
+    format!("{}: {}", escape(path), reason.replace('\n', " "))
+}

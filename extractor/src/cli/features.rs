@@ -1,0 +1,292 @@
+//! `extractor features`.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::Context;
+use serde_json::json;
+
+use super::common::{Outcome, OutputArgs, default_index_path, skipped_line};
+use super::index;
+use crate::backbone::{self, Backbone, Model, Overrides};
+use crate::engine::{Engine, EngineOptions, OnnxRuntime, Provider};
+use crate::features::{self, Counts, Extracted, Job, Report};
+use crate::files::{escape_path, grouped};
+use crate::preprocess::Preset;
+use crate::progress::Progress;
+use crate::runtime::{self, Flavour};
+use crate::store::{Dtype, Store, StoreKey, key};
+
+/// Flags of `extractor features`, as typed.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Folder of images: one sub-folder a class.
+    dir: PathBuf,
+    /// The backbone: an ONNX file, with its description (.toml) beside it.
+    #[arg(long, value_name = "FILE")]
+    backbone: PathBuf,
+    /// Folder of feature stores, one sub-folder a key [default: DATA_DIR/features].
+    #[arg(long, value_name = "DIR")]
+    store: Option<PathBuf>,
+    /// Where the index goes [default: DATA_DIR/indexes/NAME-DIGEST.arrow].
+    #[arg(long, value_name = "FILE")]
+    index: Option<PathBuf>,
+    /// Preprocessing [default: what the backbone's description says].
+    #[arg(long, value_enum)]
+    preset: Option<Preset>,
+    /// Height and width of the input, for a backbone that leaves them open: 100x100.
+    #[arg(long, value_name = "HxW", value_parser = parse_size)]
+    input_size: Option<[usize; 2]>,
+    /// Element type of the stored features.
+    #[arg(long, value_enum, default_value = "f32")]
+    dtype: Dtype,
+    /// Execution provider.
+    #[arg(long, value_enum, default_value = "auto")]
+    ep: Provider,
+    /// Images a run of the backbone.
+    #[arg(long, default_value_t = 64, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=4096))]
+    batch_size: u16,
+    /// Threads [default: as many as the machine gives this process].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    threads: Option<u16>,
+    /// Stop with exit 1 at the first broken image.
+    #[arg(long)]
+    strict: bool,
+}
+
+fn parse_size(text: &str) -> Result<[usize; 2], String> {
+    let wrong = || format!("`{text}` is not HxW, such as 100x100");
+    let (height, width) = text.split_once('x').ok_or_else(wrong)?;
+    match (height.parse(), width.parse()) {
+        (Ok(height), Ok(width)) => Ok([height, width]),
+        _ => Err(wrong()),
+    }
+}
+
+impl Args {
+    /// Runs the verb.
+    pub fn run(self, output: &OutputArgs) -> anyhow::Result<Outcome> {
+        let started = Instant::now();
+        let threads = set_threads(self.threads)?;
+        let overrides = Overrides {
+            preset: self.preset,
+            input_size: self.input_size,
+        };
+        // What is wrong with the backbone is said before the images are read.
+        let model = Model::read(&self.backbone, &overrides)?;
+        warn_of(&model);
+        let index_path = match &self.index {
+            Some(path) => path.clone(),
+            None => default_index_path(&output.data_dir, &self.dir)?,
+        };
+        let indexed = index::make(&self.dir, &index_path, self.strict, output)?;
+        let index = &indexed.index;
+
+        let root = self
+            .store
+            .clone()
+            .unwrap_or_else(|| output.data_dir.join("features"));
+        let key = StoreKey::new(&model.spec, self.dtype);
+        let name = model.spec.name.clone();
+        let folder = key::create(&root, &key, &name)?;
+        let store = Store::open(&folder)?;
+        warn_of_mixture(&store);
+        let plan = features::plan(index, &store);
+        for (entry, reason) in &plan.rejected {
+            eprintln!("{}", skipped_line(&entry.path, reason));
+        }
+        if self.strict
+            && let Some((entry, reason)) = plan.rejected.first()
+        {
+            anyhow::bail!(
+                "{} (--strict stops here)",
+                skipped_line(&entry.path, reason)
+            );
+        }
+
+        let mut counts = Counts {
+            cached: plan.cached,
+            new: 0,
+            rejected: plan.rejected.len(),
+        };
+        let mut extraction = None;
+        if !plan.missing.is_empty() {
+            let mut backbone = self.open(model, threads, output)?;
+            let job = Job {
+                root: &self.dir,
+                folder: &folder,
+                key: &key,
+                strict: self.strict,
+            };
+            let bar = Bar(Progress::new(
+                "extracting",
+                "images",
+                plan.missing.len() as u64,
+                output.quiet,
+            ));
+            let start = Instant::now();
+            let extracted = features::extract(&job, &mut backbone, &plan.missing, &bar);
+            bar.0.finish();
+            let extracted = extracted?;
+            counts.new = extracted.rows;
+            counts.rejected += extracted.rejected.len();
+            let info = backbone.engine().info().clone();
+            extraction = Some((extracted, info, start.elapsed().as_secs_f64()));
+        }
+        let shape = match &extraction {
+            Some((
+                Extracted {
+                    shape: Some(shape), ..
+                },
+                ..,
+            )) => Some(*shape),
+            _ => store.map_shape(),
+        };
+
+        let mut text = format!(
+            "store     {}\nindex     {}\nbackbone  {name}, preset {}, input {}x{}\nimages    {} \
+             (cached {}, new {}, rejected {})\n",
+            escape_path(&folder),
+            escape_path(&index_path),
+            key.preset,
+            key.input_size[0],
+            key.input_size[1],
+            grouped((counts.cached + counts.new + counts.rejected) as u64),
+            grouped(counts.cached as u64),
+            grouped(counts.new as u64),
+            grouped(counts.rejected as u64),
+        );
+        if let Some(shape) = shape {
+            let bytes = shape.len() * key.dtype.size_bytes();
+            text += &format!(
+                "maps      {shape} {}, {} bytes a row\n",
+                key.dtype,
+                grouped(bytes as u64)
+            );
+        }
+        if let Some((extracted, info, secs)) = &extraction {
+            text += &format!(
+                "engine    {}, {} provider\ntime      {secs:.1} s, {:.1} images/s\n",
+                info.engine,
+                info.provider,
+                extracted.rows as f64 / secs
+            );
+        } else {
+            text += "engine    not needed\n";
+        }
+        output.print(
+            &json!({
+                "store": escape_path(&folder),
+                "index": escape_path(&index_path),
+                "index_digest": index.digest(),
+                "backbone": name,
+                "key": key,
+                "counts": counts,
+                "skipped_files": indexed.skipped.len(),
+                "map_shape": shape.map(|s| [s.height, s.width, s.channels]),
+                "shards_written": extraction.as_ref().map_or(0, |(e, ..)| e.shards.len()),
+                "engine": extraction.as_ref().map(|(_, info, _)| &info.engine),
+                "provider": extraction.as_ref().map(|(_, info, _)| info.provider),
+                "extract_secs": extraction.as_ref().map(|(.., secs)| secs),
+                "total_secs": started.elapsed().as_secs_f64(),
+            }),
+            &text,
+        )?;
+        match counts.rejected + indexed.skipped.len() {
+            0 => Ok(Outcome::Done),
+            n => {
+                tracing::warn!("{n} images skipped, each named above");
+                Ok(Outcome::Skipped)
+            }
+        }
+    }
+
+    fn open(&self, model: Model, threads: usize, output: &OutputArgs) -> anyhow::Result<Backbone> {
+        let engine = open_engine(&model, self.ep, threads, &output.data_dir)?;
+        let info = engine.info();
+        let note = info
+            .note
+            .as_deref()
+            .map(|n| format!(" ({n})"))
+            .unwrap_or_default();
+        tracing::info!(
+            "running on {}, {} provider{note}",
+            info.engine,
+            info.provider
+        );
+        Ok(model.with_engine(Box::new(engine), self.batch_size.into()))
+    }
+}
+
+/// Opens ONNX Runtime with a backbone: the library that fits the wanted provider.
+pub(crate) fn open_engine(
+    model: &Model,
+    provider: Provider,
+    threads: usize,
+    data_dir: &Path,
+) -> anyhow::Result<OnnxRuntime> {
+    let library = match provider {
+        Provider::Cpu => runtime::locate(data_dir, Flavour::Cpu),
+        Provider::Cuda | Provider::Auto => runtime::locate(data_dir, Flavour::Cuda)
+            .or_else(|_| runtime::locate(data_dir, Flavour::Cpu)),
+    }?;
+    let options = EngineOptions {
+        library: library.path,
+        provider,
+        threads,
+    };
+    OnnxRuntime::open(model.bytes(), &options)
+        .with_context(|| format!("cannot open the backbone {}", escape_path(&model.path)))
+}
+
+/// Sizes the thread pool; returns the number of threads.
+fn set_threads(wanted: Option<u16>) -> anyhow::Result<usize> {
+    let available = std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = wanted.map_or(available, usize::from);
+    rayon::ThreadPoolBuilder::new()
+        .num_threads(threads)
+        .build_global()
+        .context("cannot start the worker threads")?;
+    Ok(threads)
+}
+
+fn warn_of(model: &Model) {
+    let spec = &model.spec;
+    if spec.trained == Some(false) {
+        tracing::warn!(
+            "the backbone {} is untrained; its features show that the pipeline works, not how good \
+             it is (make backbone exports the ImageNet ResNet50)",
+            spec.name
+        );
+    }
+    if let Some(warning) = backbone::preset_warning(spec.described_preset, spec.preset) {
+        tracing::warn!("{warning}");
+    }
+}
+
+fn warn_of_mixture(store: &Store) {
+    let provenances = store.provenances();
+    if provenances.len() > 1 {
+        let list: Vec<_> = provenances
+            .iter()
+            .map(|p| format!("{}, {}, {}", p.engine, p.provider, p.processor))
+            .collect();
+        tracing::warn!(
+            "the store mixes rows of {} origins, which agree only within rounding: {}",
+            list.len(),
+            list.join("; ")
+        );
+    }
+}
+
+struct Bar(Progress);
+
+impl Report for Bar {
+    fn done(&self, n: usize) {
+        self.0.add(n as u64);
+    }
+
+    fn rejected(&self, path: &[u8], reason: &str) {
+        self.0.line(&skipped_line(path, reason));
+    }
+}

@@ -1,0 +1,97 @@
+//! `extractor index`.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::bail;
+use serde_json::json;
+
+use super::common::{Outcome, OutputArgs, default_index_path, skipped_line};
+use crate::files::{escape_path, grouped};
+use crate::index::{Index, Indexed};
+use crate::progress::Progress;
+
+/// Flags of `extractor index`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Folder of images: one sub-folder a class.
+    dir: PathBuf,
+    /// Where the index goes [default: DATA_DIR/indexes/NAME-DIGEST.arrow].
+    #[arg(long, value_name = "FILE")]
+    index: Option<PathBuf>,
+    /// Stop with exit 1 if any file has to be skipped.
+    #[arg(long)]
+    strict: bool,
+}
+
+impl Args {
+    /// Runs the verb.
+    pub fn run(self, output: &OutputArgs) -> anyhow::Result<Outcome> {
+        let path = match self.index {
+            Some(path) => path,
+            None => default_index_path(&output.data_dir, &self.dir)?,
+        };
+        let indexed = make(&self.dir, &path, self.strict, output)?;
+        let index = &indexed.index;
+        let counts = index.class_counts();
+        let mut text = format!(
+            "index     {}\nimages    {} ({} different)\n",
+            escape_path(&path),
+            grouped(index.entries.len() as u64),
+            grouped(index.unique().len() as u64)
+        );
+        for (name, count) in index.classes.iter().zip(&counts) {
+            text += &format!("class     {name}: {}\n", grouped(*count as u64));
+        }
+        output.print(
+            &json!({
+                "index": escape_path(&path),
+                "digest": index.digest(),
+                "images": index.entries.len(),
+                "unique": index.unique().len(),
+                "classes": index.classes.iter().zip(counts).collect::<Vec<_>>(),
+                "skipped": indexed.skipped.len(),
+                "ignored": indexed.ignored,
+            }),
+            &text,
+        )?;
+        match indexed.skipped.len() {
+            0 => Ok(Outcome::Done),
+            n => {
+                tracing::warn!("{n} of {} files skipped", index.entries.len() + n);
+                Ok(Outcome::Skipped)
+            }
+        }
+    }
+}
+
+/// Indexes `dir` into the file `path`, naming on stderr what is skipped and what is odd.
+pub fn make(dir: &Path, path: &Path, strict: bool, output: &OutputArgs) -> anyhow::Result<Indexed> {
+    let progress = Progress::files("indexing", output.quiet);
+    let indexed = Index::of_folder(dir, || progress.add(1))?;
+    progress.finish();
+    for skipped in &indexed.skipped {
+        eprintln!("{}", skipped_line(&skipped.path, &skipped.reason));
+    }
+    if strict && let Some(first) = indexed.skipped.first() {
+        bail!(
+            "{} (--strict stops here; without it the file is skipped)",
+            skipped_line(&first.path, &first.reason)
+        );
+    }
+    for class in &indexed.empty_classes {
+        tracing::warn!("class folder {class} has no image and gets no label");
+    }
+    for (id, entries) in indexed.index.label_conflicts() {
+        let paths: Vec<_> = entries
+            .iter()
+            .map(|e| crate::files::escape(&e.path))
+            .collect();
+        tracing::warn!(
+            "the same image has several labels and is left out of training: {} (id {})",
+            paths.join(", "),
+            id.short()
+        );
+    }
+    indexed.index.write(path, dir)?;
+    Ok(indexed)
+}

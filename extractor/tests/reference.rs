@@ -54,7 +54,9 @@ fn features(backbone: &mut Backbone, images: &[RgbImage]) -> Vec<f32> {
 
 #[test]
 fn preprocessed_input_is_tensorflows() {
-    let Some(data) = common::test_data() else { return };
+    let Some(data) = common::test_data() else {
+        return;
+    };
     let decoded: Array4<u8> = npy(&data, "decoded_tf_default_u8.npy");
     let expected: Array4<f32> = npy(&data, "input_tf.npy");
     let preprocessor = Preprocessor {
@@ -76,13 +78,19 @@ fn preprocessed_input_is_tensorflows() {
 /// Against libjpeg's accurate transform the JPEG decoder may differ by 11 levels, 0.18 on average.
 #[test]
 fn our_decoding_stays_within_the_recorded_difference() {
-    let Some(data) = common::test_data() else { return };
+    let Some(data) = common::test_data() else {
+        return;
+    };
     let expected: Array4<u8> = npy(&data, "decoded_tf_accurate_u8.npy");
     let names = std::fs::read_to_string(data.join("reference/files.txt")).unwrap();
     let (mut sum, mut count, mut max) = (0_u64, 0_u64, 0);
     for (name, expected) in names.lines().zip(expected.axis_iter(Axis(0))) {
         let decoded = decode_rgb8(&std::fs::read(data.join("pets").join(name)).unwrap()).unwrap();
-        for (a, b) in decoded.pixels.iter().zip(expected.as_standard_layout().iter()) {
+        for (a, b) in decoded
+            .pixels
+            .iter()
+            .zip(expected.as_standard_layout().iter())
+        {
             let difference = a.abs_diff(*b);
             sum += u64::from(difference);
             count += 1;
@@ -98,11 +106,17 @@ fn our_decoding_stays_within_the_recorded_difference() {
 /// runtime agrees exactly; so must any number of threads, batch size and order.
 #[test]
 fn resnet50_w1a2_features_are_exact() {
-    let Some(data) = common::test_data() else { return };
+    let Some(data) = common::test_data() else {
+        return;
+    };
     let input = images(&npy(&data, "input_tf_rounded_u8.npy"));
     let expected_nchw: Array4<f32> = npy(&data, "features_resnet50_w1a2_unit_tf_rounded_u8.npy");
-    let expected: Vec<f32> =
-        expected_nchw.permuted_axes([0, 2, 3, 1]).as_standard_layout().iter().copied().collect();
+    let expected: Vec<f32> = expected_nchw
+        .permuted_axes([0, 2, 3, 1])
+        .as_standard_layout()
+        .iter()
+        .copied()
+        .collect();
     let model = data.join("models/resnet50_w1a2_i8_100_nhwc.onnx");
     let found = features(&mut backbone(&model, 2, 8), &input);
     assert!(found == expected, "features differ from the stored ones");
@@ -110,7 +124,9 @@ fn resnet50_w1a2_features_are_exact() {
 
 #[test]
 fn mobilenetv2_features_agree() {
-    let Some(data) = common::test_data() else { return };
+    let Some(data) = common::test_data() else {
+        return;
+    };
     let decoded = images(&npy(&data, "decoded_tf_default_u8.npy"));
     let expected_nchw: Array4<f32> = npy(&data, "features_mobilenetv2_norm_tf.npy");
     let expected = expected_nchw.permuted_axes([0, 2, 3, 1]);
@@ -126,12 +142,17 @@ fn mobilenetv2_features_agree() {
 /// the same size.
 #[test]
 fn rows_do_not_depend_on_threads_or_neighbours() {
-    let Some(data) = common::test_data() else { return };
+    let Some(data) = common::test_data() else {
+        return;
+    };
     let mut decoded = images(&npy(&data, "decoded_tf_default_u8.npy"));
     let model = data.join("models/mobilenetv2_100.onnx");
     let one = features(&mut backbone(&model, 1, 8), &decoded);
     let map = one.len() / decoded.len();
-    assert!(one == features(&mut backbone(&model, 2, 8), &decoded), "threads change bits");
+    assert!(
+        one == features(&mut backbone(&model, 2, 8), &decoded),
+        "threads change bits"
+    );
     decoded.reverse();
     decoded.truncate(13);
     let reversed = features(&mut backbone(&model, 2, 8), &decoded);
@@ -144,7 +165,9 @@ fn rows_do_not_depend_on_threads_or_neighbours() {
 /// 0.003.
 #[test]
 fn from_jpegs_only_the_decoder_differs() {
-    let Some(data) = common::test_data() else { return };
+    let Some(data) = common::test_data() else {
+        return;
+    };
     let names = std::fs::read_to_string(data.join("reference/files.txt")).unwrap();
     let ours: Vec<RgbImage> = names
         .lines()
@@ -154,13 +177,17 @@ fn from_jpegs_only_the_decoder_differs() {
     let mut backbone = backbone(&data.join("models/mobilenetv2_100.onnx"), 2, 16);
     let pooled = |features: Vec<f32>| {
         let shape = (16, 16, 1280); // [N, H * W, C]
-        ndarray::Array3::from_shape_vec(shape, features).unwrap().mean_axis(Axis(1)).unwrap()
+        ndarray::Array3::from_shape_vec(shape, features)
+            .unwrap()
+            .mean_axis(Axis(1))
+            .unwrap()
     };
-    let (ours, theirs) =
-        (pooled(features(&mut backbone, &ours)), pooled(features(&mut backbone, &theirs)));
-    let cosine = |a: ArrayView1<f32>, b: ArrayView1<f32>| {
-        a.dot(&b) / (a.dot(&a).sqrt() * b.dot(&b).sqrt())
-    };
+    let (ours, theirs) = (
+        pooled(features(&mut backbone, &ours)),
+        pooled(features(&mut backbone, &theirs)),
+    );
+    let cosine =
+        |a: ArrayView1<f32>, b: ArrayView1<f32>| a.dot(&b) / (a.dot(&a).sqrt() * b.dot(&b).sqrt());
     for (a, b) in ours.rows().into_iter().zip(theirs.rows()) {
         assert!(cosine(a, b) >= 0.997, "{}", cosine(a, b));
     }

@@ -13,7 +13,10 @@ pub fn test_data() -> Option<PathBuf> {
     match std::env::var_os("HEADSTART_TEST_DATA") {
         Some(path) => {
             let path = PathBuf::from(path);
-            assert!(path.join("pets").is_dir(), "HEADSTART_TEST_DATA has no pets: {path:?}");
+            assert!(
+                path.join("pets").is_dir(),
+                "HEADSTART_TEST_DATA has no pets: {path:?}"
+            );
             Some(path)
         }
         None => {
@@ -32,7 +35,9 @@ pub fn repository() -> &'static Path {
 pub fn library() -> PathBuf {
     let data = repository().join("data");
     let located = runtime::locate(&data, Flavour::Cpu);
-    located.expect("ONNX Runtime is not there: run `make runtime` first").path
+    located
+        .expect("ONNX Runtime is not there: run `make runtime` first")
+        .path
 }
 
 /// The built binary with a data folder of its own and the repository's ONNX Runtime.

@@ -6,3 +6,4 @@ pub mod head;
 pub mod matrix;
 pub mod metrics;
 pub mod rng;
+pub mod split;

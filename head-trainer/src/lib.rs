@@ -5,5 +5,8 @@ mod atomic;
 pub mod head;
 pub mod matrix;
 pub mod metrics;
+pub mod protocol;
 pub mod rng;
+pub mod solver;
 pub mod split;
+pub mod standardize;

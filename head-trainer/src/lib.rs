@@ -1,1 +1,18 @@
-//! stub
+//! Stage two of Headstart: pooled features of a frozen backbone -> a linear head, its metrics and
+//! the folder that records the run.
+//!
+//! Data flows one way: [`split`] gives every image its side, a [`solver::Problem`] joins features
+//! and labels, [`solver::fit`] finds a [`head`], [`metrics`] judge it and [`run`] writes it all
+//! down. Nothing here reads images.
+
+mod atomic;
+pub mod head;
+pub mod matrix;
+pub mod metrics;
+pub mod protocol;
+pub mod rng;
+pub mod run;
+pub mod solver;
+pub mod split;
+pub mod standardize;
+mod utc;

@@ -1,0 +1,383 @@
+//! The folder that records a run: what it was made of, what came out, and the head.
+//!
+//! # Format
+//!
+//! `runs/<UTC time>-<digest>/`, say `runs/20260131T235959Z-0a1b2c3d4e5f/`, holds
+//!
+//! - `run.json`: a [`RunRecord`],
+//! - `metrics.csv`: a row for each epoch, `steps.csv`: a row for each step (none for linfa),
+//! - `head.safetensors`: see [`crate::head`],
+//!
+//! and MAY hold other files. The digest is that of the [`RunKey`], the inputs and configuration
+//! without the time: equal digests are equal runs, and all numbers but times are then equal too.
+//! A folder appears whole or not at all: it is filled under a temporary name beside its place
+//! and renamed. `run.json` has `format` 1; a reader MUST refuse another.
+//!
+//! This file knows how to keep a run and not how to make one.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use extractor::digest::Digest;
+use serde::{Deserialize, Serialize};
+
+use crate::head::{Head, HeadError};
+use crate::metrics::Metrics;
+use crate::solver::{Convergence, Epoch, Fit, FitConfig, Step};
+use crate::split::SplitPlan;
+use crate::utc::{TimeForm, utc};
+
+/// The version of `run.json`.
+pub const FORMAT: u32 = 1;
+
+const RECORD_FILE: &str = "run.json";
+const HEAD_FILE: &str = "head.safetensors";
+const METRICS_FILE: &str = "metrics.csv";
+const STEPS_FILE: &str = "steps.csv";
+
+/// Begins the name of a folder that is not finished.
+const DRAFT: &str = ".draft-";
+
+/// Everything that decides a run: equal keys give equal heads.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RunKey {
+    /// Digest of the feature store's key.
+    pub store_key: Digest,
+    /// Digest of the index.
+    pub index: Digest,
+    /// Digest of the split file.
+    pub split: Digest,
+    /// Solver, its numbers and its seed.
+    pub config: FitConfig,
+}
+
+impl RunKey {
+    /// Digest of the key's JSON: fields in the order above, numbers in their shortest form.
+    pub fn digest(&self) -> Digest {
+        Digest::of(&serde_json::to_vec(self).expect("a key is plain data"))
+    }
+}
+
+/// Where the inputs lie; for people, not part of the key.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Places {
+    /// Folder of the feature store.
+    pub store: String,
+    /// The index file.
+    pub index: String,
+    /// The split file.
+    pub split: String,
+}
+
+/// Images of one side, by class.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counts {
+    /// Training images of class 0 and class 1.
+    pub train: [u64; 2],
+    /// Validation images of class 0 and class 1.
+    pub validation: [u64; 2],
+    /// Test images of class 0 and class 1.
+    pub test: [u64; 2],
+}
+
+/// How the finished head does on each side.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct FinalMetrics {
+    /// On the training side, all with the final weights.
+    pub train: Option<Metrics>,
+    /// On the validation side, each image once.
+    pub validation: Option<Metrics>,
+    /// On the test side.
+    pub test: Option<Metrics>,
+}
+
+/// `run.json`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RunRecord {
+    /// [`FORMAT`].
+    pub format: u32,
+    /// Digest of `key`.
+    pub digest: Digest,
+    /// When the run was written, UTC, `YYYY-MM-DDThh:mm:ssZ`.
+    pub created_utc: String,
+    /// What decides the run.
+    pub key: RunKey,
+    /// Where that lay.
+    pub places: Places,
+    /// How the split was made; none if the user brought it.
+    pub split_plan: Option<SplitPlan>,
+    /// Names of class 0 and class 1.
+    pub classes: [String; 2],
+    /// Channels of the pooled features, C.
+    pub channels: usize,
+    /// Trainable parameters, C + 1.
+    pub trainable_parameters: usize,
+    /// Images by side and class.
+    pub counts: Counts,
+    /// Every epoch.
+    pub history: Vec<Epoch>,
+    /// How close to the minimum the solver came, where it says so.
+    pub convergence: Option<Convergence>,
+    /// The finished head on each side.
+    pub metrics: FinalMetrics,
+    /// Whatever else says where the features come from: the store's key fields (backbone,
+    /// preset, ...), by name.
+    pub provenance: BTreeMap<String, String>,
+    /// Versions of this program and of what it uses, by name.
+    pub versions: BTreeMap<String, String>,
+    /// Wall-clock times by name, in seconds.
+    pub secs: BTreeMap<String, f64>,
+}
+
+impl RunRecord {
+    /// A record of `fit` under `key`; the fields that only the caller knows are empty.
+    pub fn new(key: RunKey, classes: [String; 2], fit: &Fit) -> RunRecord {
+        let channels = fit.head.weights_c.len();
+        let version = env!("CARGO_PKG_VERSION").to_owned();
+        RunRecord {
+            format: FORMAT,
+            digest: key.digest(),
+            created_utc: utc(SystemTime::now(), TimeForm::Record),
+            key,
+            places: Places::default(),
+            split_plan: None,
+            classes,
+            channels,
+            trainable_parameters: fit.head.parameter_count(),
+            counts: Counts::default(),
+            history: fit.history.clone(),
+            convergence: fit.convergence,
+            metrics: FinalMetrics::default(),
+            provenance: BTreeMap::new(),
+            versions: BTreeMap::from([("head-trainer".to_owned(), version)]),
+            secs: BTreeMap::new(),
+        }
+    }
+
+    /// Reads `run.json` of a run's folder.
+    ///
+    /// # Errors
+    /// When it cannot be read or has another format.
+    pub fn read(folder: &Path) -> Result<RunRecord, RunError> {
+        #[derive(Deserialize)]
+        struct Format {
+            format: u32,
+        }
+        let path = folder.join(RECORD_FILE);
+        let bytes = fs::read(&path).map_err(|source| RunError::Read {
+            path: path.clone(),
+            source,
+        })?;
+        let parse = |source| RunError::Json {
+            path: path.clone(),
+            source,
+        };
+        let Format { format } = serde_json::from_slice(&bytes).map_err(parse)?;
+        if format != FORMAT {
+            return Err(RunError::Format { path, format });
+        }
+        serde_json::from_slice(&bytes).map_err(parse)
+    }
+}
+
+/// Why a run was not written or read.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RunError {
+    /// Something was not read.
+    #[error("cannot read {}", path.display())]
+    Read {
+        /// What.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Something was not written.
+    #[error("cannot write {}", path.display())]
+    Write {
+        /// What.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// A table was not written.
+    #[error("cannot write {}", path.display())]
+    Csv {
+        /// What.
+        path: PathBuf,
+        /// Why.
+        source: csv::Error,
+    },
+    /// The head was not written.
+    #[error(transparent)]
+    Head(#[from] HeadError),
+    /// A record is no record.
+    #[error("{} is no record of a run", path.display())]
+    Json {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: serde_json::Error,
+    },
+    /// A record has another format.
+    #[error("{} has format {format}, expected {FORMAT} (hint: train again)", path.display())]
+    Format {
+        /// The file.
+        path: PathBuf,
+        /// Its format.
+        format: u32,
+    },
+}
+
+/// A run's folder while it is filled. Dropped unpublished, it disappears.
+#[derive(Debug)]
+pub struct Draft {
+    folder: tempfile::TempDir,
+    root: PathBuf,
+}
+
+impl Draft {
+    /// Begins a folder under `root` (`runs`), which is created if need be. Begin before the costly
+    /// work: a folder that cannot be written then shows at once.
+    ///
+    /// # Errors
+    /// [`RunError::Write`].
+    pub fn new(root: &Path) -> Result<Draft, RunError> {
+        let error = |source| RunError::Write {
+            path: root.to_owned(),
+            source,
+        };
+        fs::create_dir_all(root).map_err(error)?;
+        let mut builder = tempfile::Builder::new();
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt as _;
+            builder.permissions(fs::Permissions::from_mode(0o777)); // less the umask
+        }
+        Ok(Draft {
+            folder: builder.prefix(DRAFT).tempdir_in(root).map_err(error)?,
+            root: root.to_owned(),
+        })
+    }
+
+    /// The folder as it is called until it is published, for files beyond the usual ones.
+    pub fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Writes the usual files and gives the folder its name, which is returned.
+    ///
+    /// # Errors
+    /// When something cannot be written; the folder is then removed.
+    pub fn publish(
+        self,
+        record: &RunRecord,
+        head: &Head,
+        steps: &[Step],
+    ) -> Result<PathBuf, RunError> {
+        let path = |name| self.folder.path().join(name);
+        head.save(&path(HEAD_FILE))?;
+        table(&path(METRICS_FILE), &EPOCH_COLUMNS, &record.history)?;
+        table(&path(STEPS_FILE), &STEP_COLUMNS, steps)?;
+        let mut json = serde_json::to_vec_pretty(record).expect("a record is plain data");
+        json.push(b'\n');
+        let write = |path: PathBuf| move |source| RunError::Write { path, source };
+        crate::atomic::write(&path(RECORD_FILE), &json).map_err(write(path(RECORD_FILE)))?;
+
+        let time = utc(SystemTime::now(), TimeForm::Name);
+        let name = format!("{time}-{}", record.digest.short());
+        for attempt in 1_u32.. {
+            // Two equal runs within a second: the later one gets a number.
+            let suffix = if attempt == 1 {
+                String::new()
+            } else {
+                format!("-{attempt}")
+            };
+            let target = self.root.join(format!("{name}{suffix}"));
+            // A rename onto a folder with files in it fails, so nothing is ever replaced.
+            match fs::rename(self.folder.path(), &target) {
+                Ok(()) => {
+                    let _ = self.folder.keep(); // it has moved: there is nothing to remove
+                    crate::atomic::sync_folder(&self.root).map_err(write(self.root))?;
+                    return Ok(target);
+                }
+                Err(_) if target.exists() => {}
+                Err(source) => return Err(write(target)(source)),
+            }
+        }
+        unreachable!("some number is free")
+    }
+}
+
+/// Folders of runs under `root`, oldest first. A `root` that does not exist has none.
+///
+/// # Errors
+/// [`RunError::Read`].
+pub fn list(root: &Path) -> Result<Vec<PathBuf>, RunError> {
+    let error = |source| RunError::Read {
+        path: root.to_owned(),
+        source,
+    };
+    let entries = match fs::read_dir(root) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.map_err(error)?,
+    };
+    let mut folders = Vec::new();
+    for entry in entries {
+        let path = entry.map_err(error)?.path();
+        let is_draft = |name: &std::ffi::OsStr| name.to_string_lossy().starts_with(DRAFT);
+        if !path.file_name().is_some_and(is_draft) && path.join(RECORD_FILE).is_file() {
+            folders.push(path);
+        }
+    }
+    folders.sort();
+    Ok(folders)
+}
+
+/// The head of a run's folder.
+///
+/// # Errors
+/// As [`Head::load`].
+pub fn head(folder: &Path) -> Result<Head, HeadError> {
+    Head::load(&folder.join(HEAD_FILE))
+}
+
+const EPOCH_COLUMNS: [&str; 6] = [
+    "epoch",
+    "train_loss",
+    "train_accuracy",
+    "validation_loss",
+    "validation_accuracy",
+    "secs",
+];
+
+const STEP_COLUMNS: [&str; 5] = ["step", "epoch", "loss", "running_loss", "running_accuracy"];
+
+/// Writes a CSV table whose header is there without any rows, too.
+fn table(path: &Path, columns: &[&str], rows: &[impl Serialize]) -> Result<(), RunError> {
+    let write = |source| RunError::Write {
+        path: path.to_owned(),
+        source,
+    };
+    let csv = |source| RunError::Csv {
+        path: path.to_owned(),
+        source,
+    };
+    let file = File::create_new(path).map_err(write)?;
+    let mut writer = csv::WriterBuilder::new()
+        .has_headers(false)
+        .from_writer(&file);
+    writer.write_record(columns).map_err(csv)?;
+    for row in rows {
+        writer.serialize(row).map_err(csv)?;
+    }
+    writer.flush().map_err(write)?;
+    drop(writer);
+    file.sync_all().map_err(write)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,131 @@
+//! Tests of the run folder.
+
+use super::*;
+use crate::head::Linear;
+use crate::solver::SolverConfig;
+use crate::solver::adam::AdamConfig;
+
+fn example() -> (RunRecord, Head, Vec<Step>) {
+    let key = RunKey {
+        store_key: Digest::of(b"store"),
+        index: Digest::of(b"index"),
+        split: Digest::of(b"split"),
+        config: FitConfig {
+            solver: SolverConfig::Adam(AdamConfig::default()),
+            standardize: false,
+        },
+    };
+    let head = Head {
+        linear: Linear {
+            weights_c: vec![1.0, 2.0],
+            bias: 0.5,
+        },
+        classes: ["Cat".to_owned(), "Dog".to_owned()],
+        metadata: BTreeMap::new(),
+    };
+    let fit = Fit {
+        head: head.linear.clone(),
+        history: vec![Epoch {
+            epoch: 1,
+            train_loss: 0.5,
+            train_accuracy: 0.75,
+            validation_loss: None,
+            validation_accuracy: Some(0.1),
+            secs: 0.25,
+        }],
+        steps: vec![Step {
+            step: 1,
+            epoch: 1,
+            loss: 0.5,
+            running_loss: 0.5,
+            running_accuracy: 0.75,
+        }],
+        convergence: None,
+    };
+    let record = RunRecord::new(key, head.classes.clone(), &fit);
+    (record, head, fit.steps)
+}
+
+#[test]
+fn a_run_appears_whole_and_reads_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().join("runs");
+    assert!(list(&root).unwrap().is_empty());
+    let (record, head, steps) = example();
+    let draft = Draft::new(&root).unwrap();
+    fs::write(draft.path().join("report.md"), "more").unwrap();
+    assert!(list(&root).unwrap().is_empty());
+    let run = draft.publish(&record, &head, &steps).unwrap();
+    assert_eq!(list(&root).unwrap(), std::slice::from_ref(&run));
+    assert_eq!(fs::read_dir(&root).unwrap().count(), 1);
+    assert_eq!(RunRecord::read(&run).unwrap(), record);
+    assert_eq!(super::head(&run).unwrap(), head);
+    let text = |name: &str| fs::read_to_string(run.join(name)).unwrap();
+    assert_eq!(
+        text(METRICS_FILE),
+        "epoch,train_loss,train_accuracy,validation_loss,validation_accuracy,secs\n\
+         1,0.5,0.75,,0.1,0.25\n"
+    );
+    let expected = "step,epoch,loss,running_loss,running_accuracy\n1,1,0.5,0.5,0.75\n";
+    assert_eq!(text(STEPS_FILE), expected);
+    assert_eq!(text("report.md"), "more");
+    assert_eq!(record.trainable_parameters, 3);
+}
+
+#[test]
+fn equal_runs_never_replace_each_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let (record, head, _) = example();
+    let publish = || {
+        Draft::new(folder.path())
+            .unwrap()
+            .publish(&record, &head, &[])
+            .unwrap()
+    };
+    let runs = [publish(), publish(), publish()];
+    let short = record.digest.short();
+    assert!(
+        runs.iter()
+            .all(|run| run.to_string_lossy().contains(&short))
+    );
+    assert_eq!(list(folder.path()).unwrap().len(), 3);
+}
+
+#[test]
+fn an_abandoned_draft_leaves_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    drop(Draft::new(folder.path()).unwrap());
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    let file = folder.path().join("file");
+    fs::write(&file, "").unwrap();
+    assert!(matches!(Draft::new(&file), Err(RunError::Write { .. })));
+}
+
+#[test]
+fn the_digest_is_of_inputs_and_configuration() {
+    let (record, ..) = example();
+    let digest = record.key.digest();
+    assert_eq!(digest, record.digest);
+    let mut key = record.key.clone();
+    key.config.standardize = true;
+    assert_ne!(key.digest(), digest);
+    let mut key = record.key;
+    key.split = Digest::of(b"another");
+    assert_ne!(key.digest(), digest);
+}
+
+#[test]
+fn another_format_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join(RECORD_FILE), r#"{"format": 2}"#).unwrap();
+    let message = RunRecord::read(folder.path()).unwrap_err().to_string();
+    assert!(
+        message.ends_with("has format 2, expected 1 (hint: train again)"),
+        "{message}"
+    );
+    fs::write(folder.path().join(RECORD_FILE), "{}").unwrap();
+    assert!(matches!(
+        RunRecord::read(folder.path()),
+        Err(RunError::Json { .. })
+    ));
+}

@@ -1,0 +1,268 @@
+//! The tutorial's training: Adam on mini-batches, epoch by epoch, as Keras's `fit` does it.
+//!
+//! The weights start Glorot-uniform, in [-l, l) with l = sqrt(6 / (C + 1)), the bias at zero (X.
+//! Glorot and Y. Bengio, 2010, equation 16). An epoch's training metrics are Keras's: means over
+//! the epoch's rows, each with the weights that its batch met.
+//!
+//! One thread does all of it: a batch of 64 rows is too little to share, and one order of all
+//! sums is what makes the bits the same for any number of threads. Only validation, where every
+//! row stands alone, uses the current rayon pool.
+
+mod optimizer;
+
+use std::time::Instant;
+
+use serde::{Deserialize, Serialize};
+
+pub use self::optimizer::{BatchResult, Optimizer};
+use super::{Epoch, Fit, Problem, Solver, SolverError, Step, require};
+use crate::head::Linear;
+use crate::metrics::evaluate;
+use crate::protocol::{Batches, Protocol, validation_rows};
+use crate::rng::{Purpose, Stream};
+
+/// Adam's numbers; the defaults are Keras's and the tutorial's.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AdamConfig {
+    /// Epochs; 7.
+    pub epochs: u32,
+    /// Rows in a batch; 64.
+    pub batch_size: u32,
+    /// Step size; 1e-3.
+    pub learning_rate: f64,
+    /// Decay of the gradient's mean; 0.9.
+    pub beta_1: f64,
+    /// Decay of the squared gradient's mean; 0.999.
+    pub beta_2: f64,
+    /// Added to the root of the squared gradient's mean; 1e-7.
+    pub epsilon: f64,
+    /// How an epoch is made; full passes.
+    pub protocol: Protocol,
+    /// Seed of the initial weights and the order of rows; 0.
+    pub seed: u64,
+}
+
+impl Default for AdamConfig {
+    fn default() -> AdamConfig {
+        AdamConfig {
+            epochs: 7,
+            batch_size: 64,
+            learning_rate: 1e-3,
+            beta_1: 0.9,
+            beta_2: 0.999,
+            epsilon: 1e-7,
+            protocol: Protocol::Full,
+            seed: 0,
+        }
+    }
+}
+
+impl AdamConfig {
+    /// Checks every number.
+    ///
+    /// # Errors
+    /// [`SolverError::Config`] with the first number that is out of range.
+    pub fn check(&self) -> Result<(), SolverError> {
+        let positive = |x: f64| x.is_finite() && x > 0.0;
+        let share = |x: f64| (0.0..1.0).contains(&x);
+        require(self.epochs > 0, "epochs", self.epochs, "at least 1")?;
+        require(
+            self.batch_size > 0,
+            "batch size",
+            self.batch_size,
+            "at least 1",
+        )?;
+        let rate = self.learning_rate;
+        require(positive(rate), "learning rate", rate, "a positive number")?;
+        require(
+            share(self.beta_1),
+            "beta 1",
+            self.beta_1,
+            "at least 0 and below 1",
+        )?;
+        require(
+            share(self.beta_2),
+            "beta 2",
+            self.beta_2,
+            "at least 0 and below 1",
+        )?;
+        require(
+            positive(self.epsilon),
+            "epsilon",
+            self.epsilon,
+            "a positive number",
+        )?;
+        if let Protocol::Tutorial(tutorial) = self.protocol {
+            for (name, value) in [
+                ("steps per epoch", tutorial.steps_per_epoch),
+                ("shuffle buffer", tutorial.shuffle_buffer),
+                ("validation steps", tutorial.validation_steps),
+                ("validation batch", tutorial.validation_batch),
+            ] {
+                require(value > 0, name, value, "at least 1")?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The seeded initial head for `channels` channels.
+    pub fn initial(&self, channels: usize) -> Linear {
+        let limit = (6.0 / (channels + 1) as f64).sqrt() as f32;
+        let mut random = Stream::new(self.seed, Purpose::Initial);
+        Linear {
+            weights_c: (0..channels).map(|_| random.symmetric(limit)).collect(),
+            bias: 0.0,
+        }
+    }
+}
+
+impl Solver for AdamConfig {
+    fn fit(
+        &self,
+        problem: &Problem<'_>,
+        observe: &mut dyn FnMut(&Epoch),
+    ) -> Result<Fit, SolverError> {
+        self.check()?;
+        let initial = self.initial(problem.rows().channels());
+        let mut batches = Batches::new(problem.train(), self.batch_size, self.protocol, self.seed);
+        fit_batches(problem, self, initial, &mut batches, observe)
+    }
+}
+
+/// Where batches come from: the seeded protocols, or a given order to compare with another
+/// implementation.
+pub trait BatchSource {
+    /// Number of batches in an epoch.
+    fn steps_per_epoch(&self) -> usize;
+    /// The next batch's row numbers, at least one.
+    fn next_batch(&mut self) -> &[u32];
+}
+
+impl BatchSource for Batches<'_> {
+    fn steps_per_epoch(&self) -> usize {
+        Batches::steps_per_epoch(self)
+    }
+
+    fn next_batch(&mut self) -> &[u32] {
+        Batches::next_batch(self)
+    }
+}
+
+/// Trains from a given head on given batches.
+///
+/// Of `config` this takes the rates, the number of epochs and, for the validation rows, the
+/// protocol and the seed.
+///
+/// # Errors
+/// [`SolverError::Diverged`].
+pub fn fit_batches(
+    problem: &Problem<'_>,
+    config: &AdamConfig,
+    initial: Linear,
+    batches: &mut dyn BatchSource,
+    observe: &mut dyn FnMut(&Epoch),
+) -> Result<Fit, SolverError> {
+    let validation = validation_rows(problem.validation(), config.protocol, config.seed);
+    let steps_per_epoch = batches.steps_per_epoch();
+    let mut optimizer = Optimizer::new(initial, config);
+    let mut history = Vec::with_capacity(config.epochs as usize);
+    let mut steps = Vec::with_capacity(config.epochs as usize * steps_per_epoch);
+    for epoch in 1..=config.epochs {
+        let start = Instant::now();
+        let (mut loss_sum, mut correct, mut count) = (0.0, 0, 0);
+        for _ in 0..steps_per_epoch {
+            let batch = batches.next_batch();
+            let step = optimizer.step(problem.rows(), problem.labels(), batch);
+            loss_sum += step.loss_sum;
+            correct += step.correct;
+            count += batch.len();
+            if !step.loss_sum.is_finite() {
+                let step = optimizer.steps();
+                return Err(SolverError::Diverged { step });
+            }
+            steps.push(Step {
+                step: optimizer.steps(),
+                epoch,
+                loss: step.loss_sum / batch.len() as f64,
+                running_loss: loss_sum / count as f64,
+                running_accuracy: correct as f64 / count as f64,
+            });
+        }
+        let head = optimizer.head();
+        if !head
+            .weights_c
+            .iter()
+            .chain([&head.bias])
+            .all(|w| w.is_finite())
+        {
+            let step = optimizer.steps();
+            return Err(SolverError::Diverged { step });
+        }
+        let metrics = evaluate(head, problem.rows(), problem.labels(), &validation);
+        let epoch = Epoch {
+            epoch,
+            train_loss: loss_sum / count as f64,
+            train_accuracy: correct as f64 / count as f64,
+            validation_loss: metrics.map(|m| m.loss),
+            validation_accuracy: metrics.map(|m| m.accuracy),
+            secs: start.elapsed().as_secs_f64(),
+        };
+        observe(&epoch);
+        history.push(epoch);
+    }
+    Ok(Fit {
+        head: optimizer.into_head(),
+        history,
+        steps,
+        convergence: None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn glorot_limit() {
+        let config = AdamConfig::default();
+        let head = config.initial(2048);
+        let limit = (6.0_f32 / 2049.0).sqrt();
+        let largest = head.weights_c.iter().fold(0.0_f32, |a, w| a.max(w.abs()));
+        assert!(largest <= limit && largest > 0.99 * limit);
+        assert_eq!(head.bias, 0.0);
+        assert_eq!(head.parameter_count(), 2049);
+        let other = AdamConfig { seed: 1, ..config };
+        assert_ne!(other.initial(2048), head);
+    }
+
+    #[test]
+    fn numbers_out_of_range_are_named() {
+        let config = AdamConfig {
+            learning_rate: -1.0,
+            ..AdamConfig::default()
+        };
+        let message = config.check().unwrap_err().to_string();
+        assert_eq!(message, "learning rate is -1, expected a positive number");
+        for config in [
+            AdamConfig {
+                epochs: 0,
+                ..AdamConfig::default()
+            },
+            AdamConfig {
+                batch_size: 0,
+                ..AdamConfig::default()
+            },
+            AdamConfig {
+                beta_1: 1.0,
+                ..AdamConfig::default()
+            },
+            AdamConfig {
+                epsilon: f64::NAN,
+                ..AdamConfig::default()
+            },
+        ] {
+            assert!(config.check().is_err());
+        }
+    }
+}

@@ -1,0 +1,216 @@
+//! Solvers: pooled features and labels in, a head out.
+//!
+//! Both find the same head (a weight for each channel, a bias, a sigmoid) for the same loss (mean
+//! binary cross-entropy): [`adam`] by the tutorial's steps, [`linfa`] by going to the minimum of
+//! the penalised loss. [`fit`] is the one entry; it also standardises, where asked, and folds the
+//! result back. A solver knows rows by number and nothing of images, stores or files.
+
+pub mod adam;
+pub mod linfa;
+mod problem;
+
+use serde::{Deserialize, Serialize};
+
+pub use self::problem::{Problem, ProblemError};
+use crate::head::Linear;
+use crate::matrix::Rows;
+use crate::standardize::Standardizer;
+
+/// Something that finds a head.
+pub trait Solver {
+    /// Finds a head for `problem` and tells `observe` of every epoch as it ends.
+    ///
+    /// The result depends on the problem and the solver's configuration alone; of the number of
+    /// threads only [`Epoch::secs`] depends.
+    ///
+    /// # Errors
+    /// When the configuration is out of range or the search fails.
+    fn fit(
+        &self,
+        problem: &Problem<'_>,
+        observe: &mut dyn FnMut(&Epoch),
+    ) -> Result<Fit, SolverError>;
+}
+
+/// A solver and its numbers, as a run records them.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SolverConfig {
+    /// The tutorial's optimizer.
+    Adam(adam::AdamConfig),
+    /// To the minimum of the penalised loss.
+    Linfa(linfa::LinfaConfig),
+}
+
+impl SolverConfig {
+    /// The name that a flag gives the solver.
+    pub fn name(&self) -> &'static str {
+        match self {
+            SolverConfig::Adam(_) => "adam",
+            SolverConfig::Linfa(_) => "linfa",
+        }
+    }
+
+    fn solver(&self) -> &dyn Solver {
+        match self {
+            SolverConfig::Adam(config) => config,
+            SolverConfig::Linfa(config) => config,
+        }
+    }
+}
+
+/// Everything that decides a fit besides its data.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FitConfig {
+    /// The solver.
+    pub solver: SolverConfig,
+    /// Whether the solver sees standardised features (see [`crate::standardize`]). Penalty and
+    /// initial weights then apply to standardised weights. Takes a copy of the training and
+    /// validation rows.
+    pub standardize: bool,
+}
+
+impl FitConfig {
+    /// Checks every number, so that a mistake shows before features are read.
+    ///
+    /// # Errors
+    /// [`SolverError::Config`] with the first number that is out of range.
+    pub fn check(&self) -> Result<(), SolverError> {
+        match &self.solver {
+            SolverConfig::Adam(config) => config.check(),
+            SolverConfig::Linfa(config) => config.check(),
+        }
+    }
+}
+
+/// One epoch, as Keras reports it.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Epoch {
+    /// Number of the epoch, from 1.
+    pub epoch: u32,
+    /// Mean loss over the epoch's batches, each with the weights of its time, in nats.
+    pub train_loss: f64,
+    /// Share of right classes over the epoch's batches, each with the weights of its time.
+    pub train_accuracy: f64,
+    /// Mean loss on the validation side with the weights at the epoch's end; none without one.
+    pub validation_loss: Option<f64>,
+    /// Accuracy on the validation side with the weights at the epoch's end; none without one.
+    pub validation_accuracy: Option<f64>,
+    /// Wall-clock time of the epoch, validation included. The only number here that two equal
+    /// runs do not share.
+    pub secs: f64,
+}
+
+/// One batch.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Step {
+    /// Number of the step since the start of training, from 1.
+    pub step: u64,
+    /// The epoch that it belongs to, from 1.
+    pub epoch: u32,
+    /// Mean loss of the batch before its update, in nats.
+    pub loss: f64,
+    /// Mean loss since the epoch's start.
+    pub running_loss: f64,
+    /// Accuracy since the epoch's start.
+    pub running_accuracy: f64,
+}
+
+/// How close to the minimum a solver of that kind came.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Convergence {
+    /// The objective at the end: mean loss + l2/2 |w|^2.
+    pub objective: f64,
+    /// Euclidean norm of the objective's gradient at the end.
+    pub gradient_norm: f64,
+    /// The norm that was asked for.
+    pub gradient_tolerance: f64,
+    /// Whether it was reached. If not, the iterations ran out or the line search could go no
+    /// further; the head is the best one found.
+    pub converged: bool,
+}
+
+/// What a solver found, and how it got there.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Fit {
+    /// The head, for raw features.
+    pub head: Linear,
+    /// Adam: every epoch. Linfa: one entry with the end's metrics.
+    pub history: Vec<Epoch>,
+    /// Adam: every batch. Linfa: none.
+    pub steps: Vec<Step>,
+    /// Linfa: how close it came. Adam: none.
+    pub convergence: Option<Convergence>,
+}
+
+/// Why there is no head.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SolverError {
+    /// A number of the configuration is out of range.
+    #[error("{name} is {value}, expected {expected}")]
+    Config {
+        /// The number's name, as the flag has it.
+        name: &'static str,
+        /// What it is.
+        value: String,
+        /// What it may be.
+        expected: &'static str,
+    },
+    /// The weights are finite numbers no longer.
+    #[error(
+        "weights overflowed at step {step} (hint: a smaller --learning-rate, or --standardize)"
+    )]
+    Diverged {
+        /// The step, from 1.
+        step: u64,
+    },
+    /// linfa's own refusal.
+    #[error("linfa-logistic found no head")]
+    Linfa(#[from] linfa::Error),
+}
+
+/// Refuses a configured number unless it is fine.
+fn require(
+    fine: bool,
+    name: &'static str,
+    value: impl ToString,
+    expected: &'static str,
+) -> Result<(), SolverError> {
+    if fine {
+        return Ok(());
+    }
+    Err(SolverError::Config {
+        name,
+        value: value.to_string(),
+        expected,
+    })
+}
+
+/// Finds a head for raw features: the one entry to all solvers.
+///
+/// # Errors
+/// See [`SolverError`].
+pub fn fit(
+    problem: &Problem<'_>,
+    config: &FitConfig,
+    observe: &mut dyn FnMut(&Epoch),
+) -> Result<Fit, SolverError> {
+    config.check()?;
+    if !config.standardize {
+        return config.solver.solver().fit(problem, observe);
+    }
+    let rows = problem.rows();
+    let standardizer = Standardizer::fit(rows, problem.train());
+    let listed = [problem.train(), problem.validation()].concat();
+    let features_nc = standardizer.apply(rows, &listed);
+    let labels_n: Vec<u32> = listed.iter().map(|&row| problem.label(row)).collect();
+    let count = u32::try_from(listed.len()).expect("a row number fits 32 bits");
+    let all: Vec<u32> = (0..count).collect();
+    let (train, validation) = all.split_at(problem.train().len());
+    let standardised = Rows::new(&features_nc, rows.channels()).expect("whole rows were copied");
+    let standardised = Problem::checked(standardised, &labels_n, train, validation);
+    let mut fit = config.solver.solver().fit(&standardised, observe)?;
+    fit.head = standardizer.fold_back(&fit.head);
+    Ok(fit)
+}

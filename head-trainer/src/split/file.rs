@@ -1,0 +1,363 @@
+//! A split on disk: written once for an index, reused by every run on it; or one that the user
+//! brings.
+//!
+//! # Format
+//!
+//! This program writes UTF-8 text with `\n` ends:
+//!
+//! ```text
+//! # headstart split v1
+//! # mode: rank
+//! # seed: 0
+//! # fractions: 80/10/10
+//! # index: <64 hexadecimal digits>
+//! id,split
+//! <64 hexadecimal digits>,train
+//! ```
+//!
+//! The first line is the version; a reader MUST refuse another one. The four lines after it say
+//! what the split was made of and MUST be there, in this order. Rows are sorted by id, so that
+//! equal splits are equal files, and the sides are `train`, `validation` and `test`. A file
+//! without the version line is one that the user brings ([`ParsedSplit`] lists its forms).
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use extractor::digest::{Digest, ImageId};
+
+pub use super::error::SplitFileError;
+use super::table::parse;
+pub use super::table::{ParsedSplit, Placed, TableError};
+use super::{Side, SplitPlan};
+
+const MARK: &str = "# headstart split ";
+pub(super) const VERSION: &str = "v1";
+
+/// Images that a message names before it stops.
+const EXAMPLES: usize = 3;
+
+/// What a split of our own was made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SplitHeader {
+    /// Mode, seed and shares.
+    pub plan: SplitPlan,
+    /// Digest of the index whose images it gives sides to.
+    pub index: Digest,
+}
+
+/// A split file that was read.
+#[derive(Clone, Debug)]
+pub struct SplitFile {
+    /// Where it lies.
+    pub path: PathBuf,
+    /// Digest of its bytes, for a run's record.
+    pub digest: Digest,
+    /// What it was made of, if this program made it.
+    pub header: Option<SplitHeader>,
+    /// Its rows.
+    pub rows: ParsedSplit,
+}
+
+/// Sides for the entries of an index.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resolved {
+    /// The side of each entry, in their order.
+    pub sides: Vec<Side>,
+    /// Images that the file names and the index does not have.
+    pub unused: usize,
+}
+
+/// The bytes of the split file for `images`, in any order.
+pub fn to_bytes(header: &SplitHeader, images: &[(ImageId, Side)]) -> Vec<u8> {
+    let SplitPlan {
+        mode,
+        seed,
+        fractions,
+    } = header.plan;
+    let index = header.index;
+    let mut text = format!(
+        "{MARK}{VERSION}\n# mode: {mode}\n# seed: {seed}\n# fractions: {fractions}\n\
+         # index: {index}\nid,split\n"
+    );
+    let mut images = images.to_vec();
+    images.sort_unstable();
+    for (id, side) in images {
+        text.push_str(&format!("{id},{side}\n"));
+    }
+    text.into_bytes()
+}
+
+/// Writes a split, whole or not at all, and returns the digest of the file.
+///
+/// # Errors
+/// [`SplitFileError::Write`].
+pub fn write(
+    path: &Path,
+    header: &SplitHeader,
+    images: &[(ImageId, Side)],
+) -> Result<Digest, SplitFileError> {
+    let bytes = to_bytes(header, images);
+    crate::atomic::write(path, &bytes).map_err(|source| SplitFileError::Write {
+        path: path.to_owned(),
+        source,
+    })?;
+    Ok(Digest::of(&bytes))
+}
+
+impl SplitFile {
+    /// Reads a split file, our own or one that the user brings.
+    ///
+    /// # Errors
+    /// When it cannot be read, has another version, a damaged header or a table that makes no
+    /// sense.
+    pub fn read(path: &Path) -> Result<SplitFile, SplitFileError> {
+        let bytes = fs::read(path).map_err(|source| SplitFileError::Read {
+            path: path.to_owned(),
+            source,
+        })?;
+        let header = header(&bytes, path)?;
+        let rows = parse(&bytes).map_err(|source| SplitFileError::Table {
+            path: path.to_owned(),
+            source,
+        })?;
+        Ok(SplitFile {
+            path: path.to_owned(),
+            digest: Digest::of(&bytes),
+            header,
+            rows,
+        })
+    }
+
+    /// Checks that a file of our own was made for this plan and index before it is reused. A file
+    /// that the user brought passes.
+    ///
+    /// # Errors
+    /// [`SplitFileError::Other`] with the first difference.
+    pub fn check_made_for(&self, expected: &SplitHeader) -> Result<(), SplitFileError> {
+        let Some(header) = &self.header else {
+            return Ok(());
+        };
+        let pairs = |header: &SplitHeader| {
+            [
+                ("mode", header.plan.mode.to_string()),
+                ("seed", header.plan.seed.to_string()),
+                ("fractions", header.plan.fractions.to_string()),
+                ("index", header.index.to_string()),
+            ]
+        };
+        let both = pairs(header).into_iter().zip(pairs(expected));
+        match both
+            .into_iter()
+            .find(|((_, found), (_, expected))| found != expected)
+        {
+            None => Ok(()),
+            Some(((what, found), (_, expected))) => Err(SplitFileError::Other {
+                path: self.path.clone(),
+                what,
+                found,
+                expected,
+            }),
+        }
+    }
+
+    /// The side of every index entry (id, path below the data folder).
+    ///
+    /// One image may have several entries. They share a side: it is enough if the file names one
+    /// of their paths, and an error if it puts two of them on different sides.
+    ///
+    /// # Errors
+    /// [`SplitFileError::AcrossSides`] and [`SplitFileError::Missing`].
+    pub fn resolve(&self, entries: &[(ImageId, &[u8])]) -> Result<Resolved, SplitFileError> {
+        let mut sides: HashMap<ImageId, (Side, &[u8])> = HashMap::with_capacity(entries.len());
+        let mut used_lines = std::collections::HashSet::new();
+        for &(id, path) in entries {
+            let Some(placed) = self.rows.get(&id, path) else {
+                continue;
+            };
+            used_lines.insert(placed.line);
+            let &mut (side, first) = sides.entry(id).or_insert((placed.side, path));
+            if side != placed.side {
+                return Err(SplitFileError::AcrossSides {
+                    path: self.path.clone(),
+                    first: String::from_utf8_lossy(first).into_owned(),
+                    first_side: side,
+                    second: String::from_utf8_lossy(path).into_owned(),
+                    second_side: placed.side,
+                });
+            }
+        }
+        let missing: Vec<&[u8]> = entries
+            .iter()
+            .filter(|(id, _)| !sides.contains_key(id))
+            .map(|(_, path)| *path)
+            .collect();
+        if !missing.is_empty() {
+            let examples = missing.iter().take(EXAMPLES);
+            return Err(SplitFileError::Missing {
+                path: self.path.clone(),
+                count: missing.len(),
+                total: entries.len(),
+                examples: examples
+                    .map(|path| String::from_utf8_lossy(path).into_owned())
+                    .collect(),
+                own: self.header.is_some(),
+            });
+        }
+        Ok(Resolved {
+            sides: entries.iter().map(|(id, _)| sides[id].0).collect(),
+            unused: self.rows.len() - used_lines.len(),
+        })
+    }
+}
+
+/// The header of a file of our own; none if the user brought it.
+fn header(bytes: &[u8], path: &Path) -> Result<Option<SplitHeader>, SplitFileError> {
+    let mut lines = bytes
+        .split(|b| *b == b'\n')
+        .map(|line| String::from_utf8_lossy(line));
+    let first = lines.next().unwrap_or_default();
+    let Some(version) = first.strip_prefix(MARK) else {
+        return Ok(None);
+    };
+    if version != VERSION {
+        return Err(SplitFileError::Version {
+            path: path.to_owned(),
+            found: version.to_owned(),
+        });
+    }
+    let bad = |expected| SplitFileError::Header {
+        path: path.to_owned(),
+        expected,
+    };
+    let mut value = |prefix: &'static str| {
+        let line = lines.next().unwrap_or_default();
+        line.strip_prefix(prefix)
+            .map(str::to_owned)
+            .ok_or_else(|| bad(prefix))
+    };
+    let [mode, seed] = [value("# mode: ")?, value("# seed: ")?];
+    let [fractions, index] = [value("# fractions: ")?, value("# index: ")?];
+    Ok(Some(SplitHeader {
+        plan: SplitPlan {
+            mode: mode.parse().map_err(|_| bad("# mode: "))?,
+            seed: seed.parse().map_err(|_| bad("# seed: "))?,
+            fractions: fractions.parse().map_err(|_| bad("# fractions: "))?,
+        },
+        index: index.parse().map_err(|_| bad("# index: "))?,
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::split::{Fractions, SplitMode};
+
+    fn id(name: &str) -> ImageId {
+        Digest::of(name.as_bytes())
+    }
+
+    fn header() -> SplitHeader {
+        SplitHeader {
+            plan: SplitPlan {
+                mode: SplitMode::Threshold,
+                seed: u64::MAX,
+                fractions: Fractions::new(7, 2, 1).unwrap(),
+            },
+            index: id("index"),
+        }
+    }
+
+    /// A file with these contents, read.
+    fn read(text: &str) -> Result<SplitFile, SplitFileError> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("split.csv");
+        fs::write(&path, text).unwrap();
+        SplitFile::read(&path)
+    }
+
+    #[test]
+    fn golden_file() {
+        let images = [(id("b"), Side::Validation), (id("a"), Side::Train)];
+        let (a, b, index) = (id("a"), id("b"), id("index"));
+        let expected = format!(
+            "# headstart split v1\n# mode: threshold\n# seed: 18446744073709551615\n\
+             # fractions: 7/2/1\n# index: {index}\nid,split\n{b},validation\n{a},train\n"
+        );
+        assert!(b < a); // 3e23... and ca97...
+        assert_eq!(
+            String::from_utf8(to_bytes(&header(), &images)).unwrap(),
+            expected
+        );
+    }
+
+    #[test]
+    fn round_trip_and_reuse() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("split.csv");
+        let images = [
+            (id("a"), Side::Train),
+            (id("b"), Side::Test),
+            (id("c"), Side::Test),
+        ];
+        let digest = write(&path, &header(), &images).unwrap();
+        let file = SplitFile::read(&path).unwrap();
+        assert_eq!((file.digest, file.header), (digest, Some(header())));
+        file.check_made_for(&header()).unwrap();
+        let entries: [(ImageId, &[u8]); 3] = [(id("b"), b"b"), (id("a"), b"a"), (id("b"), b"b2")];
+        let resolved = file.resolve(&entries).unwrap();
+        assert_eq!(resolved.sides, [Side::Test, Side::Train, Side::Test]);
+        assert_eq!(resolved.unused, 1);
+
+        let mut other = header();
+        other.plan.seed = 3;
+        let message = file.check_made_for(&other).unwrap_err().to_string();
+        assert!(message.contains("seed 18446744073709551615, now it is 3 (hint: --resplit)"));
+        let message = file.resolve(&[(id("d"), b"dd")]).unwrap_err().to_string();
+        assert!(
+            message.starts_with("1 of 1 images are not in split file"),
+            "{message}"
+        );
+        assert!(message.ends_with("dd (hint: --resplit)"), "{message}");
+    }
+
+    #[test]
+    fn a_foreign_split_is_joined_by_path() {
+        let file = read("class,file,splitA\nCat,1.jpg,train\nDog,1.jpg,val\n").unwrap();
+        assert_eq!(file.header, None);
+        file.check_made_for(&header()).unwrap();
+        // The last two entries are one image, of which the file names one path.
+        let entries: [(ImageId, &[u8]); 3] = [
+            (id("cat"), b"Cat/1.jpg"),
+            (id("dog"), b"Dog/copy of 1.jpg"),
+            (id("dog"), b"Dog/1.jpg"),
+        ];
+        let resolved = file.resolve(&entries).unwrap();
+        assert_eq!(
+            resolved.sides,
+            [Side::Train, Side::Validation, Side::Validation]
+        );
+        assert_eq!(resolved.unused, 0);
+        let same: [(ImageId, &[u8]); 2] = [(id("x"), b"Cat/1.jpg"), (id("x"), b"Dog/1.jpg")];
+        let message = file.resolve(&same).unwrap_err().to_string();
+        assert!(
+            message.contains("Cat/1.jpg is train and Dog/1.jpg is validation"),
+            "{message}"
+        );
+        let paths = ["a", "b", "c", "d"];
+        let missing: Vec<(ImageId, &[u8])> = paths.map(|p| (id(p), p.as_bytes())).to_vec();
+        let message = file.resolve(&missing).unwrap_err().to_string();
+        assert!(message.contains("a, b, c (hint: add them"), "{message}");
+    }
+
+    #[test]
+    fn damaged_files_are_refused() {
+        let message = |text: &str| read(text).unwrap_err().to_string();
+        assert!(message("# headstart split v2\n").contains("has format v2, expected v1"));
+        let damaged = "# headstart split v1\n# mode: rank\n# seed: -1\n";
+        assert!(message(damaged).contains("no proper line"));
+        assert!(message("").contains("cannot be used"));
+        let missing = SplitFile::read(Path::new("/none/split.csv")).unwrap_err();
+        assert!(matches!(missing, SplitFileError::Read { .. }));
+    }
+}

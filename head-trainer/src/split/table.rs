@@ -1,0 +1,308 @@
+//! The table inside a split file: which columns it has, and the side of each row.
+//!
+//! Accepted headers (names in any case and order, other columns ignored): `id,split`,
+//! `path,split` and `class,file,split`. The split's column is the one whose name begins with
+//! `split` (`split`, `splitA`, ...). This file knows no index; [`super::file`] joins the two.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+
+use csv::ByteRecord;
+use extractor::digest::{ImageId, ParseDigestError};
+
+use super::Side;
+
+/// A row's side and the line that says so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Placed {
+    /// The side.
+    pub side: Side,
+    /// Line of the file, from 1.
+    pub line: u64,
+}
+
+/// The rows of a split file by what names the image.
+///
+/// Headers that are read: `id,split`, `path,split` and `class,file,split`, where the last column
+/// is any whose name begins with `split`; other columns are ignored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ParsedSplit {
+    /// By id: this program's own form.
+    ById(HashMap<ImageId, Placed>),
+    /// By path below the data folder, as bytes with `/` between names.
+    ByPath(HashMap<Vec<u8>, Placed>),
+}
+
+impl ParsedSplit {
+    /// Number of images that the file names.
+    pub fn len(&self) -> usize {
+        match self {
+            ParsedSplit::ById(rows) => rows.len(),
+            ParsedSplit::ByPath(rows) => rows.len(),
+        }
+    }
+
+    /// Whether the file names no image.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The row of an image with that id and path.
+    pub(super) fn get(&self, id: &ImageId, path: &[u8]) -> Option<Placed> {
+        match self {
+            ParsedSplit::ById(rows) => rows.get(id).copied(),
+            ParsedSplit::ByPath(rows) => rows.get(path).copied(),
+        }
+    }
+}
+
+/// What is wrong with a table.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TableError {
+    /// Not a table at all.
+    #[error("its table cannot be read")]
+    Csv(#[from] csv::Error),
+    /// No image or no split can be told from the columns.
+    #[error(
+        "its header is `{found}` (hint: expected `id,split`, `path,split` or `class,file,split`, \
+         with one column whose name begins with split)"
+    )]
+    Header {
+        /// The header as it is.
+        found: String,
+    },
+    /// A word that is no side.
+    #[error("line {line}: `{word}` is no side of a split (hint: train, validation or test)")]
+    Word {
+        /// Line of the file, from 1.
+        line: u64,
+        /// The word.
+        word: String,
+    },
+    /// An id that is none.
+    #[error("line {line} has no image id")]
+    Id {
+        /// Line of the file, from 1.
+        line: u64,
+        /// What is there instead.
+        source: ParseDigestError,
+    },
+    /// One image, two sides.
+    #[error("{name} is {} on line {} and {} on line {}", first.side, first.line, second.side, second.line)]
+    TwoSides {
+        /// The image's id or path.
+        name: String,
+        /// The first row.
+        first: Placed,
+        /// The row that says otherwise.
+        second: Placed,
+    },
+}
+
+/// Where the columns are.
+enum Key {
+    Id(usize),
+    Path(usize),
+    ClassAndFile(usize, usize),
+}
+
+/// Reads the table in `bytes`: lines beginning with `#` before the header are skipped.
+pub(super) fn parse(bytes: &[u8]) -> Result<ParsedSplit, TableError> {
+    let table = without_comments(bytes);
+    let mut reader = csv::ReaderBuilder::new()
+        .trim(csv::Trim::All)
+        .from_reader(&table[..]);
+    let (key, split) = columns(reader.byte_headers()?)?;
+    let mut by_id = HashMap::new();
+    let mut by_path = HashMap::new();
+    for record in reader.byte_records() {
+        let record = record?;
+        let line = record.position().map_or(0, csv::Position::line);
+        let side = side(&record[split]).ok_or_else(|| TableError::Word {
+            line,
+            word: lossy(&record[split]),
+        })?;
+        let placed = Placed { side, line };
+        match key {
+            Key::Id(id) => {
+                let id = lossy(&record[id]);
+                let id: ImageId = id
+                    .parse()
+                    .map_err(|source| TableError::Id { line, source })?;
+                place(&mut by_id, id, placed, |id| format!("image {id}"))?;
+            }
+            Key::Path(path) => {
+                let path = &record[path];
+                let path = path.strip_prefix(b"./").unwrap_or(path).to_vec();
+                place(&mut by_path, path, placed, |path| lossy(path))?;
+            }
+            Key::ClassAndFile(class, file) => {
+                let path = [&record[class], b"/", &record[file]].concat();
+                place(&mut by_path, path, placed, |path| lossy(path))?;
+            }
+        }
+    }
+    Ok(match key {
+        Key::Id(_) => ParsedSplit::ById(by_id),
+        _ => ParsedSplit::ByPath(by_path),
+    })
+}
+
+/// The bytes with the leading comment lines emptied and every `\r\n` made `\n`, so that the
+/// reader's line numbers are the file's (it counts a `\r\n` only once the next row begins).
+fn without_comments(bytes: &[u8]) -> Vec<u8> {
+    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes); // byte order mark
+    let mut table = Vec::with_capacity(bytes.len());
+    let mut in_comments = true;
+    for line in bytes.split_inclusive(|b| *b == b'\n') {
+        in_comments &= line.starts_with(b"#");
+        match line.strip_suffix(b"\n") {
+            _ if in_comments => table.push(b'\n'),
+            Some(text) => {
+                table.extend_from_slice(text.strip_suffix(b"\r").unwrap_or(text));
+                table.push(b'\n');
+            }
+            None => table.extend_from_slice(line),
+        }
+    }
+    table
+}
+
+/// The columns that name the image, and the column of the split.
+fn columns(header: &ByteRecord) -> Result<(Key, usize), TableError> {
+    let names: Vec<String> = header
+        .iter()
+        .map(|name| lossy(name).to_lowercase())
+        .collect();
+    let find = |name: &str| names.iter().position(|n| n == name);
+    let splits: Vec<usize> = (0..names.len())
+        .filter(|i| names[*i].starts_with("split"))
+        .collect();
+    let key = match (find("id"), find("path"), find("class"), find("file")) {
+        (Some(id), ..) => Some(Key::Id(id)),
+        (_, Some(path), ..) => Some(Key::Path(path)),
+        (_, _, Some(class), Some(file)) => Some(Key::ClassAndFile(class, file)),
+        _ => None,
+    };
+    match (key, &splits[..]) {
+        (Some(key), &[split]) => Ok((key, split)),
+        _ => Err(TableError::Header {
+            found: names.join(","),
+        }),
+    }
+}
+
+/// The side that a word names.
+fn side(word: &[u8]) -> Option<Side> {
+    match &word.to_ascii_lowercase()[..] {
+        b"train" => Some(Side::Train),
+        b"validation" | b"val" | b"valid" => Some(Side::Validation),
+        b"test" => Some(Side::Test),
+        _ => None,
+    }
+}
+
+/// Adds a row; the same row twice is fine, another side is not.
+fn place<K: std::hash::Hash + Eq>(
+    rows: &mut HashMap<K, Placed>,
+    key: K,
+    placed: Placed,
+    name: impl Fn(&K) -> String,
+) -> Result<(), TableError> {
+    match rows.entry(key) {
+        Entry::Vacant(entry) => {
+            entry.insert(placed);
+        }
+        Entry::Occupied(entry) if entry.get().side == placed.side => {}
+        Entry::Occupied(entry) => {
+            return Err(TableError::TwoSides {
+                name: name(entry.key()),
+                first: *entry.get(),
+                second: placed,
+            });
+        }
+    }
+    Ok(())
+}
+
+fn lossy(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use extractor::digest::Digest;
+
+    fn paths(text: &[u8]) -> Vec<(String, Side, u64)> {
+        let ParsedSplit::ByPath(rows) = parse(text).unwrap() else {
+            panic!("by path");
+        };
+        let mut rows: Vec<_> = rows
+            .into_iter()
+            .map(|(path, placed)| (lossy(&path), placed.side, placed.line))
+            .collect();
+        rows.sort();
+        rows
+    }
+
+    fn message(text: &str) -> String {
+        parse(text.as_bytes()).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn every_form_is_read() {
+        let expected = [
+            ("Cat/1.jpg".to_owned(), Side::Train, 2),
+            ("Dog/1.jpg".to_owned(), Side::Validation, 3),
+        ];
+        for text in [
+            "class,file,splitA\nCat,1.jpg,train\nDog,1.jpg,val\n",
+            "\u{feff}Split, path\r\ntrain, ./Cat/1.jpg\r\nVALID, Dog/1.jpg\r\n",
+            "path,note,split\nCat/1.jpg,\"a, b\",train\nDog/1.jpg,,validation",
+        ] {
+            assert_eq!(paths(text.as_bytes()), expected, "{text}");
+        }
+        let id = Digest::of(b"x");
+        let text = format!("# a comment, with commas\n#\nid,split\n{id},test\n{id},test\n");
+        let placed = Placed {
+            side: Side::Test,
+            line: 4,
+        };
+        let expected = ParsedSplit::ById(HashMap::from([(id, placed)]));
+        assert_eq!(parse(text.as_bytes()).unwrap(), expected);
+    }
+
+    #[test]
+    fn a_path_is_bytes() {
+        let ParsedSplit::ByPath(rows) = parse(b"path,split\n#\xff/a,test\n").unwrap() else {
+            panic!("by path");
+        };
+        assert_eq!(rows.keys().next().unwrap(), b"#\xff/a");
+    }
+
+    #[test]
+    fn faults_are_named_with_their_line() {
+        let text = "# x\npath,split\na,train\nb,dev\n";
+        assert!(
+            message(text).starts_with("line 4: `dev` is no side"),
+            "{}",
+            message(text)
+        );
+        let text = "path,split\na,train\nb,test\na,test\n";
+        assert_eq!(message(text), "a is train on line 2 and test on line 4");
+        let error = parse(b"id,split\nabc,test\n").unwrap_err();
+        assert_eq!(error.to_string(), "line 2 has no image id");
+        for header in [
+            "",
+            "file,split\n",
+            "path\n",
+            "path,splitA,splitB\n",
+            "a,train\n",
+        ] {
+            assert!(message(header).contains("its header is"), "{header}");
+        }
+        assert!(matches!(parse(b"path,split\na\n"), Err(TableError::Csv(_))));
+    }
+}

@@ -1,0 +1,298 @@
+//! What both solvers must hold to: the same bits for any number of threads, seeds that decide,
+//! classes that can be swapped, one minimum.
+
+use head_trainer::head::Linear;
+use head_trainer::matrix::Rows;
+use head_trainer::protocol::{Batches, Protocol, Tutorial};
+use head_trainer::solver::adam::{AdamConfig, fit_batches};
+use head_trainer::solver::linfa::LinfaConfig;
+use head_trainer::solver::{Fit, FitConfig, Problem, SolverConfig, fit};
+use proptest::prelude::*;
+
+const CHANNELS: usize = 19;
+
+/// Two overlapping clouds with unequal scales, like pooled activations: not negative.
+struct Clouds {
+    features: Vec<f32>,
+    labels: Vec<u32>,
+    rows: Vec<u32>,
+}
+
+impl Clouds {
+    fn new(count: u32, seed: u64) -> Clouds {
+        let mut random = Noise(seed);
+        let labels: Vec<u32> = (0..count).map(|i| u32::from(i % 5 < 2)).collect();
+        let mut features = Vec::new();
+        for &label in &labels {
+            for c in 0..CHANNELS {
+                let shift = if c % 3 == 0 { 0.3 * label as f32 } else { 0.0 };
+                features.push((random.next() + shift) * (1 + c % 4) as f32);
+            }
+        }
+        Clouds {
+            features,
+            labels,
+            rows: (0..count).collect(),
+        }
+    }
+
+    /// The last fifth of the rows is the validation side.
+    fn problem(&self) -> Problem<'_> {
+        let (train, validation) = self.rows.split_at(self.rows.len() * 4 / 5);
+        let rows = Rows::new(&self.features, CHANNELS).unwrap();
+        Problem::new(rows, &self.labels, train, validation).unwrap()
+    }
+
+    fn swapped(&self) -> Clouds {
+        Clouds {
+            features: self.features.clone(),
+            labels: self.labels.iter().map(|y| 1 - y).collect(),
+            rows: self.rows.clone(),
+        }
+    }
+}
+
+/// A small generator for test data (Knuth's MMIX constants).
+struct Noise(u64);
+
+impl Noise {
+    fn next(&mut self) -> f32 {
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 40) as f32 / (1_u64 << 24) as f32
+    }
+}
+
+const SMALL_TUTORIAL: Protocol = Protocol::Tutorial(Tutorial {
+    steps_per_epoch: 9,
+    shuffle_buffer: 50,
+    validation_steps: 3,
+    validation_batch: 40,
+});
+
+fn adam(seed: u64, protocol: Protocol) -> FitConfig {
+    let adam = AdamConfig {
+        epochs: 10,
+        learning_rate: 5e-2,
+        seed,
+        protocol,
+        ..AdamConfig::default()
+    };
+    FitConfig {
+        solver: SolverConfig::Adam(adam),
+        standardize: false,
+    }
+}
+
+fn linfa(l2: f64) -> FitConfig {
+    let linfa = LinfaConfig {
+        l2,
+        gradient_tolerance: 1e-7,
+        ..LinfaConfig::default()
+    };
+    FitConfig {
+        solver: SolverConfig::Linfa(linfa),
+        standardize: false,
+    }
+}
+
+fn standardized(config: FitConfig) -> FitConfig {
+    FitConfig {
+        standardize: true,
+        ..config
+    }
+}
+
+fn run(problem: &Problem<'_>, config: &FitConfig) -> Fit {
+    let mut fit = fit(problem, config, &mut |_| {}).unwrap();
+    fit.history.iter_mut().for_each(|epoch| epoch.secs = 0.0);
+    fit
+}
+
+fn all_configs() -> Vec<FitConfig> {
+    [
+        adam(7, Protocol::Full),
+        adam(7, SMALL_TUTORIAL),
+        linfa(0.01),
+    ]
+    .into_iter()
+    .flat_map(|config| [config.clone(), standardized(config)])
+    .collect()
+}
+
+#[test]
+fn same_bits_for_any_number_of_threads() {
+    let clouds = Clouds::new(1500, 1);
+    for config in all_configs() {
+        let fits = [1, 2, 5].map(|threads| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
+            pool.unwrap().install(|| run(&clouds.problem(), &config))
+        });
+        assert_eq!(fits[0], fits[1]);
+        assert_eq!(fits[0], fits[2]);
+    }
+}
+
+#[test]
+fn seeds_decide() {
+    let clouds = Clouds::new(500, 1);
+    for protocol in [Protocol::Full, SMALL_TUTORIAL] {
+        let heads = [1, 2, 1].map(|seed| run(&clouds.problem(), &adam(seed, protocol)).head);
+        assert_ne!(heads[0], heads[1]);
+        assert_eq!(heads[0], heads[2]);
+    }
+}
+
+#[test]
+fn every_solver_learns_and_reports() {
+    let clouds = Clouds::new(1500, 2);
+    for config in all_configs() {
+        let fit = run(&clouds.problem(), &config);
+        let last = fit.history.last().unwrap();
+        assert!(
+            last.validation_accuracy.unwrap() > 0.8,
+            "{config:?} {last:?}"
+        );
+        assert_eq!(fit.head.parameter_count(), CHANNELS + 1);
+        assert_eq!(fit.convergence.is_some(), config.solver.name() == "linfa");
+    }
+    let fit = run(&clouds.problem(), &adam(0, SMALL_TUTORIAL));
+    assert_eq!((fit.history.len(), fit.steps.len()), (10, 90));
+    let full = run(&clouds.problem(), &adam(0, Protocol::Full));
+    assert_eq!(full.steps.len(), 10 * 19); // 1,200 training rows in batches of 64
+    assert_eq!(
+        full.steps.last().unwrap().running_loss,
+        full.history[9].train_loss
+    );
+}
+
+#[test]
+fn validation_may_be_empty() {
+    let clouds = Clouds::new(100, 2);
+    let problem = clouds.problem();
+    let rows = problem.rows();
+    let problem = Problem::new(rows, &clouds.labels, &clouds.rows, &[]).unwrap();
+    for config in all_configs() {
+        let fit = run(&problem, &config);
+        assert_eq!(fit.history[0].validation_loss, None);
+    }
+}
+
+#[test]
+fn linfa_reaches_the_stated_minimum() {
+    let clouds = Clouds::new(600, 3);
+    let problem = clouds.problem();
+    let l2 = 0.02;
+    let fit = run(&problem, &linfa(l2));
+    let convergence = fit.convergence.unwrap();
+    assert!(convergence.converged, "{convergence:?}");
+    // The gradient of mean loss + l2/2 |w|^2, computed anew and with the bias unpenalised.
+    let count = problem.train().len() as f64;
+    let mut gradient = [0.0_f64; CHANNELS];
+    let mut bias_gradient = 0.0;
+    for &row in problem.train() {
+        let x = problem.rows().row(row);
+        let residual = f64::from(fit.head.probability(x)) - f64::from(problem.label(row));
+        bias_gradient += residual / count;
+        for (g, x) in gradient.iter_mut().zip(x) {
+            *g += residual * f64::from(*x) / count;
+        }
+    }
+    for (g, w) in gradient.iter().zip(&fit.head.weights_c) {
+        assert!((g + l2 * f64::from(*w)).abs() < 1e-6, "{g} {w}");
+    }
+    assert!(bias_gradient.abs() < 1e-6);
+}
+
+#[test]
+fn linfa_without_enough_iterations_says_so() {
+    let clouds = Clouds::new(600, 3);
+    let config = FitConfig {
+        solver: SolverConfig::Linfa(LinfaConfig {
+            max_iterations: 2,
+            ..LinfaConfig::default()
+        }),
+        standardize: false,
+    };
+    let fit = run(&clouds.problem(), &config);
+    assert!(!fit.convergence.unwrap().converged);
+}
+
+#[test]
+fn a_rate_too_large_is_an_error_not_a_head() {
+    let clouds = Clouds::new(200, 3);
+    let config = FitConfig {
+        solver: SolverConfig::Adam(AdamConfig {
+            learning_rate: 1e38,
+            ..AdamConfig::default()
+        }),
+        standardize: false,
+    };
+    let error = fit(&clouds.problem(), &config, &mut |_| {}).unwrap_err();
+    assert!(error.to_string().contains("overflowed at step"), "{error}");
+}
+
+/// Whatever solver, whatever majority: the probability is that of class 1.
+fn assert_mirrored(a: &Fit, b: &Fit, tolerance: f32) {
+    for (x, y) in a.head.weights_c.iter().zip(&b.head.weights_c) {
+        assert!((x + y).abs() <= tolerance, "{x} {y}");
+    }
+    assert!((a.head.bias + b.head.bias).abs() <= tolerance);
+    let (a, b) = (a.history.last().unwrap(), b.history.last().unwrap());
+    assert!((a.train_loss - b.train_loss).abs() <= f64::from(tolerance));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(12))]
+
+    /// Swapping the labels mirrors linfa's head, with either class in the majority or none.
+    #[test]
+    fn swapped_labels_mirror_linfa(seed in any::<u64>(), count in 60_u32..200) {
+        let clouds = Clouds::new(count, seed);
+        let config = linfa(0.01);
+        let a = run(&clouds.problem(), &config);
+        let b = run(&clouds.swapped().problem(), &config);
+        // Class 1 is the minority here and the majority there: linfa sees one and the same
+        // problem, and only `labels()` tells them apart.
+        prop_assert!(a.history[0].train_accuracy > 0.6);
+        assert_mirrored(&a, &b, 0.0);
+        let even = Clouds {
+            labels: clouds.rows.iter().map(|i| i % 2).collect(),
+            ..clouds
+        };
+        let (a, b) = (run(&even.problem(), &config), run(&even.swapped().problem(), &config));
+        assert_mirrored(&a, &b, 0.0);
+    }
+
+    /// Swapping the labels and mirroring the initial head mirrors Adam's.
+    #[test]
+    fn swapped_labels_mirror_adam(seed in any::<u64>(), count in 60_u32..200) {
+        let clouds = Clouds::new(count, seed);
+        let config = AdamConfig { epochs: 2, batch_size: 16, seed, ..AdamConfig::default() };
+        let start = |clouds: &Clouds, initial: Linear| {
+            let problem = clouds.problem();
+            let mut batches = Batches::new(problem.train(), 16, Protocol::Full, seed);
+            fit_batches(&problem, &config, initial, &mut batches, &mut |_| {}).unwrap()
+        };
+        let initial = config.initial(CHANNELS);
+        let a = start(&clouds, initial.clone());
+        let b = start(&clouds.swapped(), initial.mirrored());
+        assert_mirrored(&a, &b, 1e-5);
+    }
+
+    /// A head folded back from standardised features is the minimum there: without a penalty it
+    /// is the minimum for raw features too.
+    #[test]
+    fn standardising_keeps_an_unpenalised_minimum(seed in any::<u64>()) {
+        let clouds = Clouds::new(900, seed);
+        let raw = run(&clouds.problem(), &linfa(0.0));
+        let folded = run(&clouds.problem(), &standardized(linfa(0.0)));
+        let (a, b) = (raw.convergence.unwrap(), folded.convergence.unwrap());
+        prop_assert!((a.objective - b.objective).abs() < 1e-6, "{a:?} {b:?}");
+        for (x, y) in raw.head.weights_c.iter().zip(&folded.head.weights_c) {
+            prop_assert!((x - y).abs() < 1e-2 * x.abs().max(1.0), "{x} {y}");
+        }
+    }
+}

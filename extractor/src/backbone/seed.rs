@@ -3,9 +3,10 @@
 //! The file has exactly the architecture of Keras's
 //! `tf.keras.applications.ResNet50(include_top=False, input_shape=(size, size, 3))`, so speed,
 //! memory, shapes and the whole pipeline are those of the real thing. Its features are *not*: the
-//! weights are He-normal noise, and only the BatchNorm statistics are set (from a seeded batch of
-//! image-like noise) so that maps are of order 1. Every place that names the file says
-//! "untrained". A seed and a size give the same bytes on every machine.
+//! weights are He-normal noise, the BatchNorm statistics come from a seeded batch of image-like
+//! noise so that maps are of order 1, and the residual branches are damped
+//! (`weights::BRANCH_GAMMA`). Every place that names the file says "untrained". A seed and a size
+//! give the same bytes on every machine.
 
 mod architecture;
 mod images;

@@ -37,6 +37,11 @@ impl ConvBn {
         self.in_channels * self.kernel * self.kernel
     }
 
+    /// Whether the layer is the last one of a block's branch, whose output joins the shortcut.
+    pub fn ends_block(&self) -> bool {
+        self.name.ends_with("_3")
+    }
+
     /// Side of the output for an input of side `side`.
     pub fn out_side(&self, side: usize) -> usize {
         out_side(side, self.kernel, self.stride, self.pad)
@@ -149,6 +154,10 @@ mod tests {
         assert_eq!(resnet.stem.out_side(100), 50);
         assert_eq!(pooled_side(50), 25);
         assert_eq!(resnet.layers().count(), 53);
+        assert_eq!(
+            resnet.layers().filter(|layer| layer.ends_block()).count(),
+            16
+        );
         assert!(
             resnet
                 .layers()

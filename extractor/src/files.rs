@@ -62,14 +62,11 @@ impl Pending {
     /// # Errors
     /// When the folder or the temporary file cannot be created.
     pub fn new(target: &Path) -> Result<Pending, FileError> {
-        let folder = match target.parent() {
-            Some(folder) if !folder.as_os_str().is_empty() => folder,
-            _ => Path::new("."),
-        };
+        let folder = folder_of(target);
         fs::create_dir_all(folder).map_err(FileError::new("create folder", folder))?;
         let file = tempfile::Builder::new()
             .prefix(TEMPORARY_PREFIX)
-            .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644))
+            .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666))
             .tempfile_in(folder)
             .map_err(FileError::new("create a temporary file in", folder))?;
         Ok(Pending {
@@ -104,17 +101,24 @@ impl Pending {
             .map_err(FileError::new("write", &target))?;
         file.persist(&target)
             .map_err(|e| FileError::new("write", &target)(e.error))?;
-        sync_folder_of(&target)?;
+        sync_folder(folder_of(&target))?;
         Ok(target)
     }
 }
 
-/// Makes a rename in the folder of `path` durable.
-fn sync_folder_of(path: &Path) -> Result<(), FileError> {
-    let folder = match path.parent() {
+/// The folder a path lies in.
+fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),
-    };
+    }
+}
+
+/// Makes a rename in `folder` survive a power failure.
+///
+/// # Errors
+/// When the folder cannot be opened or synced.
+pub fn sync_folder(folder: &Path) -> Result<(), FileError> {
     File::open(folder)
         .and_then(|folder| folder.sync_all())
         .map_err(FileError::new("sync", folder))

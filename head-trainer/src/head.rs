@@ -19,6 +19,8 @@ use std::{fs, io};
 
 use safetensors::tensor::{Dtype, SafeTensorError, SafeTensors};
 
+use extractor::files::write_atomically;
+
 use crate::matrix::{Rows, dot};
 use crate::metrics::sigmoid;
 
@@ -94,13 +96,8 @@ pub enum HeadError {
         source: io::Error,
     },
     /// The file was not written.
-    #[error("cannot write head {}", path.display())]
-    Write {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
+    #[error(transparent)]
+    File(#[from] extractor::files::FileError),
     /// The file is no safetensors file.
     #[error("head {} is no safetensors file", path.display())]
     Safetensors {
@@ -158,12 +155,9 @@ impl Head {
     /// Writes the head to `path`, whole or not at all.
     ///
     /// # Errors
-    /// [`HeadError::Write`].
+    /// [`HeadError::File`].
     pub fn save(&self, path: &Path) -> Result<(), HeadError> {
-        crate::atomic::write(path, &self.to_bytes()).map_err(|source| HeadError::Write {
-            path: path.to_owned(),
-            source,
-        })
+        Ok(write_atomically(path, &self.to_bytes())?)
     }
 
     /// Reads a head.

@@ -5,10 +5,12 @@
 //! and labels, [`solver::fit`] finds a [`head`], [`metrics`] judge it and [`run`] writes it all
 //! down. Nothing here reads images.
 
-mod atomic;
+pub mod cli;
+pub mod dataset;
 pub mod head;
 pub mod matrix;
 pub mod metrics;
+pub mod pool;
 pub mod protocol;
 pub mod rng;
 pub mod run;

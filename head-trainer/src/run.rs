@@ -22,6 +22,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use extractor::digest::Digest;
+use extractor::files::{FileError, sync_folder, write_atomically};
 use serde::{Deserialize, Serialize};
 
 use crate::head::{Head, HeadError};
@@ -211,6 +212,9 @@ pub enum RunError {
         /// Why.
         source: csv::Error,
     },
+    /// A file or folder was not written.
+    #[error(transparent)]
+    File(#[from] FileError),
     /// The head was not written.
     #[error(transparent)]
     Head(#[from] HeadError),
@@ -285,7 +289,7 @@ impl Draft {
         let mut json = serde_json::to_vec_pretty(record).expect("a record is plain data");
         json.push(b'\n');
         let write = |path: PathBuf| move |source| RunError::Write { path, source };
-        crate::atomic::write(&path(RECORD_FILE), &json).map_err(write(path(RECORD_FILE)))?;
+        write_atomically(&path(RECORD_FILE), &json)?;
 
         let time = utc(SystemTime::now(), TimeForm::Name);
         let name = format!("{time}-{}", record.digest.short());
@@ -301,7 +305,7 @@ impl Draft {
             match fs::rename(self.folder.path(), &target) {
                 Ok(()) => {
                     let _ = self.folder.keep(); // it has moved: there is nothing to remove
-                    crate::atomic::sync_folder(&self.root).map_err(write(self.root))?;
+                    sync_folder(&self.root)?;
                     return Ok(target);
                 }
                 Err(_) if target.exists() => {}

@@ -15,7 +15,7 @@ use crate::files::{escape_path, grouped};
 use crate::preprocess::Preset;
 use crate::progress::Progress;
 use crate::runtime::{self, Flavour};
-use crate::store::{Dtype, Store, StoreKey, key};
+use crate::store::{Dtype, Store, StoreJson, StoreKey, key};
 
 /// Flags of `extractor features`, as typed.
 #[derive(Debug, clap::Args)]
@@ -88,7 +88,14 @@ impl Args {
             .unwrap_or_else(|| output.data_dir.join("features"));
         let key = StoreKey::new(&model.spec, self.dtype);
         let name = model.spec.name.clone();
-        let folder = key::create(&root, &key, &name)?;
+        let folder = key::create(
+            &root,
+            &StoreJson {
+                key: key.clone(),
+                backbone_name: name.clone(),
+                backbone_trained: model.spec.trained,
+            },
+        )?;
         let store = Store::open(&folder)?;
         warn_of_mixture(&store);
         let plan = features::plan(index, &store);

@@ -70,10 +70,14 @@ pub struct StoreKey {
 }
 
 /// What `store.json` holds.
-#[derive(serde::Serialize, serde::Deserialize)]
-struct StoreJson {
-    key: StoreKey,
-    backbone_name: String,
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct StoreJson {
+    /// The key.
+    pub key: StoreKey,
+    /// The backbone's name when the store was made; for people.
+    pub backbone_name: String,
+    /// Whether the backbone's weights are trained, if its description says.
+    pub backbone_trained: Option<bool>,
 }
 
 impl StoreKey {
@@ -141,8 +145,11 @@ impl StoreKey {
     }
 }
 
-/// Reads `store.json`: the key and the backbone's name.
-pub(super) fn read(folder: &Path) -> Result<(StoreKey, String), StoreError> {
+/// Reads `store.json`.
+///
+/// # Errors
+/// When it is not there, damaged or of another format.
+pub fn read(folder: &Path) -> Result<StoreJson, StoreError> {
     let path = folder.join(STORE_JSON);
     let text = match std::fs::read_to_string(&path) {
         Ok(text) => text,
@@ -164,25 +171,20 @@ pub(super) fn read(folder: &Path) -> Result<(StoreKey, String), StoreError> {
             "it has format {version} (hint: run make features)"
         )));
     }
-    let json: StoreJson =
-        serde_json::from_value(value).map_err(|e| wrong(format!("{STORE_JSON}: {e}")))?;
-    Ok((json.key, json.backbone_name))
+    serde_json::from_value(value).map_err(|e| wrong(format!("{STORE_JSON}: {e}")))
 }
 
-/// Makes the store's folder and its `store.json`, unless they are there.
+/// Makes the folder below `root` of the store of `json.key` and its `store.json`, unless they are
+/// there.
 ///
 /// # Errors
 /// When the folder cannot be written, or holds a store of another key.
-pub fn create(root: &Path, key: &StoreKey, backbone_name: &str) -> Result<PathBuf, StoreError> {
-    let folder = key.folder(root);
+pub fn create(root: &Path, json: &StoreJson) -> Result<PathBuf, StoreError> {
+    let folder = json.key.folder(root);
     match read(&folder) {
-        Ok((found, _)) => found.must_equal(key, &folder)?,
+        Ok(found) => found.key.must_equal(&json.key, &folder)?,
         Err(StoreError::None(_)) => {
-            let json = StoreJson {
-                key: key.clone(),
-                backbone_name: backbone_name.to_owned(),
-            };
-            let text = serde_json::to_string_pretty(&json).expect("a key of numbers and texts");
+            let text = serde_json::to_string_pretty(json).expect("a key of numbers and texts");
             write_atomically(&folder.join(STORE_JSON), text.as_bytes())?;
         }
         Err(other) => return Err(other),

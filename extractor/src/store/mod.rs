@@ -8,7 +8,7 @@
 //!
 //! A store is a folder `ROOT/PRESET-HxW-DTYPE-DIGEST12`, holding
 //!
-//! - `store.json`: the key ([`StoreKey`]) and the backbone's name, for people and tools;
+//! - `store.json`: [`StoreJson`], the key and the backbone's name, for people and tools;
 //! - `shard-*.arrow`: the rows ([`shard`] specifies them);
 //! - `rejected-*.jsonl`: ids that have no row in this store and why, one JSON object a line
 //!   (`{"id": "...", "reason": "..."}`).
@@ -33,7 +33,7 @@ use arrow::error::ArrowError;
 use crate::backbone::MapShape;
 use crate::digest::ImageId;
 use crate::files::FileError;
-pub use key::{Dtype, StoreKey};
+pub use key::{Dtype, StoreJson, StoreKey};
 pub use rejected::Rejected;
 pub use shard::{Features, Provenance, Shard};
 pub use writer::ShardWriter;
@@ -115,8 +115,7 @@ pub struct RowRef {
 #[derive(Debug)]
 pub struct Store {
     folder: PathBuf,
-    key: StoreKey,
-    backbone_name: String,
+    json: StoreJson,
     shards: Vec<Shard>,
     rows: HashMap<ImageId, RowRef>,
     rejected: HashMap<ImageId, String>,
@@ -129,18 +128,17 @@ impl Store {
     /// # Errors
     /// When the folder is no store, a shard is damaged or belongs to another key.
     pub fn open(folder: &Path) -> Result<Store, StoreError> {
-        let (key, backbone_name) = key::read(folder)?;
+        let json = key::read(folder)?;
         let mut store = Store {
             folder: folder.to_owned(),
-            key,
-            backbone_name,
+            json,
             shards: Vec::new(),
             rows: HashMap::new(),
             rejected: rejected::read_all(folder)?,
         };
         for path in files(folder, "shard-", ".arrow")? {
             let shard = Shard::open(&path)?;
-            shard.key().must_equal(&store.key, &path)?;
+            shard.key().must_equal(&store.json.key, &path)?;
             if let Some(first) = store.shards.first()
                 && first.map_shape() != shard.map_shape()
             {
@@ -181,12 +179,17 @@ impl Store {
 
     /// Everything that changes a feature.
     pub fn key(&self) -> &StoreKey {
-        &self.key
+        &self.json.key
     }
 
     /// The backbone's name when the store was made; for people.
     pub fn backbone_name(&self) -> &str {
-        &self.backbone_name
+        &self.json.backbone_name
+    }
+
+    /// Whether the backbone's weights are trained, if its description said.
+    pub fn backbone_trained(&self) -> Option<bool> {
+        self.json.backbone_trained
     }
 
     /// Shape of the maps; none as long as the store has no row.

@@ -49,7 +49,12 @@ fn map_of(i: usize) -> Vec<f32> {
 /// A store with rows 0..rows in batches of two.
 fn write(root: &Path, dtype: Dtype, rows: usize, shard_bytes: usize) -> PathBuf {
     let key = store_key(dtype);
-    let folder = key::create(root, &key, "a backbone").unwrap();
+    let json = StoreJson {
+        key: key.clone(),
+        backbone_name: "a backbone".to_owned(),
+        backbone_trained: None,
+    };
+    let folder = key::create(root, &json).unwrap();
     let mut writer = ShardWriter::new(&folder, &key, &provenance(), SHAPE, shard_bytes);
     let all: Vec<usize> = (0..rows).collect();
     for pair in all.chunks(2) {

@@ -19,14 +19,9 @@ pub enum SplitFileError {
         /// Why.
         source: io::Error,
     },
-    /// It was not written.
-    #[error("cannot write split file {}", path.display())]
-    Write {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
+    /// The file was not written.
+    #[error(transparent)]
+    File(#[from] extractor::files::FileError),
     /// It has another format.
     #[error("split file {} has format {found}, expected {VERSION} (hint: --resplit)", path.display())]
     Version {

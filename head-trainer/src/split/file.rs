@@ -25,6 +25,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use extractor::digest::{Digest, ImageId};
+use extractor::files::write_atomically;
 
 pub use super::error::SplitFileError;
 use super::table::parse;
@@ -91,17 +92,14 @@ pub fn to_bytes(header: &SplitHeader, images: &[(ImageId, Side)]) -> Vec<u8> {
 /// Writes a split, whole or not at all, and returns the digest of the file.
 ///
 /// # Errors
-/// [`SplitFileError::Write`].
+/// [`SplitFileError::File`].
 pub fn write(
     path: &Path,
     header: &SplitHeader,
     images: &[(ImageId, Side)],
 ) -> Result<Digest, SplitFileError> {
     let bytes = to_bytes(header, images);
-    crate::atomic::write(path, &bytes).map_err(|source| SplitFileError::Write {
-        path: path.to_owned(),
-        source,
-    })?;
+    write_atomically(path, &bytes)?;
     Ok(Digest::of(&bytes))
 }
 

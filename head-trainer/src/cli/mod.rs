@@ -1,0 +1,33 @@
+//! The command line of `head-trainer`: flags as typed, then one call into the library a verb.
+
+mod train;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use extractor::cli::common::{self, EXIT_CODES, OutputArgs};
+
+/// Headstart, stage two: feature store -> pooled features -> classifier head.
+#[derive(Debug, Parser)]
+#[command(name = "head-trainer", version, after_help = EXIT_CODES, arg_required_else_help = true)]
+struct Cli {
+    #[command(flatten)]
+    output: OutputArgs,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Train a head on cached features.
+    Train(Box<train::Args>),
+}
+
+/// Parses the command line, runs the verb and maps the result to an exit code.
+pub fn main() -> ExitCode {
+    let Cli { output, verb } = Cli::parse();
+    output.init_logging();
+    common::exit(match verb {
+        Verb::Train(args) => args.run(&output),
+    })
+}

@@ -1,0 +1,464 @@
+//! `head-trainer train`.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::PathBuf;
+use std::time::Instant;
+
+use anyhow::Context;
+use extractor::cli::common::{Outcome, OutputArgs, default_index_path};
+use extractor::digest::Digest;
+use extractor::files::{escape_path, grouped};
+use extractor::preprocess::Preset;
+use extractor::store::Dtype;
+use serde_json::json;
+
+use crate::dataset::{Dataset, SplitSource, StoreFilter, find_store};
+use crate::head::Head;
+use crate::matrix::Rows;
+use crate::metrics::{Metrics, evaluate};
+use crate::protocol::{Protocol, Tutorial};
+use crate::run::{Counts, Draft, FinalMetrics, Places, RunKey, RunRecord};
+use crate::solver::adam::AdamConfig;
+use crate::solver::linfa::LinfaConfig;
+use crate::solver::{self, Epoch, Fit, FitConfig, Problem, SolverConfig};
+use crate::split::{Fractions, Side, SplitMode};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum SolverName {
+    /// The tutorial's optimizer, epoch by epoch.
+    Adam,
+    /// L-BFGS to the minimum of the penalised loss, by linfa-logistic.
+    Linfa,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum ProtocolName {
+    /// An epoch is one full pass, then a full validation.
+    Full,
+    /// The tutorial's loop: 363 steps an epoch from a shuffle buffer of 1,000, validation on 10 x
+    /// 1,000 repeated samples.
+    Tutorial,
+}
+
+/// Flags of `head-trainer train`, as typed.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Folder of images the features were computed from; its index is looked up by it.
+    #[arg(required_unless_present = "index")]
+    dir: Option<PathBuf>,
+    /// The index [default: the one that `extractor features DIR` writes].
+    #[arg(long, value_name = "FILE")]
+    index: Option<PathBuf>,
+    /// A feature store, or a folder of them [default: DATA_DIR/features].
+    #[arg(long, value_name = "DIR")]
+    store: Option<PathBuf>,
+    /// Take the store of this backbone (an ONNX file).
+    #[arg(long, value_name = "FILE")]
+    backbone: Option<PathBuf>,
+    /// Take the store with this preprocessing.
+    #[arg(long, value_enum)]
+    preset: Option<Preset>,
+    /// Take the store of this element type.
+    #[arg(long, value_enum)]
+    dtype: Option<Dtype>,
+    /// Folder that the run's folder goes to [default: DATA_DIR/runs].
+    #[arg(long, value_name = "DIR")]
+    runs: Option<PathBuf>,
+
+    /// A split of your own: CSV with the columns id,split or path,split or class,file,split.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["split_mode", "split_seed", "split_fractions", "resplit"])]
+    split: Option<PathBuf>,
+    /// rank: exact shares of each class; threshold: an image keeps its side as the set grows
+    /// [default: rank, or what the index's split file says].
+    #[arg(long, value_name = "MODE")]
+    split_mode: Option<SplitMode>,
+    /// Seed of the split [default: 0, or what the index's split file says].
+    #[arg(long, value_name = "N")]
+    split_seed: Option<u64>,
+    /// Shares of training, validation and test [default: 80/10/10, or what the file says].
+    #[arg(long, value_name = "A/B/C")]
+    split_fractions: Option<Fractions>,
+    /// Make the index's split anew.
+    #[arg(long)]
+    resplit: bool,
+
+    /// Solver.
+    #[arg(long, value_enum, default_value = "adam")]
+    solver: SolverName,
+    /// Seed of the initial weights and the order of images.
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    seed: u64,
+    /// Standardise the features (folded back into the head's weights).
+    #[arg(long)]
+    standardize: bool,
+    /// adam: what an epoch is.
+    #[arg(long, value_enum, default_value = "full")]
+    protocol: ProtocolName,
+    /// adam: epochs [default: 7].
+    #[arg(long, value_name = "N")]
+    epochs: Option<u32>,
+    /// adam: images a step [default: 64].
+    #[arg(long, value_name = "N")]
+    batch_size: Option<u32>,
+    /// adam: step size [default: 0.001].
+    #[arg(long, value_name = "X")]
+    learning_rate: Option<f64>,
+    /// adam, tutorial protocol: steps an epoch [default: 363].
+    #[arg(long, value_name = "N")]
+    steps_per_epoch: Option<u32>,
+    /// adam, tutorial protocol: images in the shuffle buffer [default: 1000].
+    #[arg(long, value_name = "N")]
+    shuffle_buffer: Option<u32>,
+    /// linfa: weight of the penalty l2/2 |w|^2 on the mean loss [default: 0.1].
+    #[arg(long, value_name = "X")]
+    l2: Option<f64>,
+    /// linfa: iterations at most [default: 1000].
+    #[arg(long, value_name = "N")]
+    max_iterations: Option<u64>,
+    /// linfa: gradient norm to stop at [default: 0.0001].
+    #[arg(long, value_name = "X")]
+    gradient_tolerance: Option<f64>,
+    /// Threads [default: as many as the machine gives this process]; changes no result.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    threads: Option<u16>,
+}
+
+impl Args {
+    /// Runs the verb.
+    pub fn run(self, output: &OutputArgs) -> anyhow::Result<Outcome> {
+        let started = Instant::now();
+        let config = self.config()?;
+        if let Some(threads) = self.threads {
+            rayon::ThreadPoolBuilder::new()
+                .num_threads(threads.into())
+                .build_global()
+                .context("cannot start the worker threads")?;
+        }
+        let index_path = match (&self.index, &self.dir) {
+            (Some(path), _) => path.clone(),
+            (None, Some(dir)) => default_index_path(&output.data_dir, dir)?,
+            (None, None) => unreachable!("clap requires one of them"),
+        };
+        anyhow::ensure!(
+            index_path.exists(),
+            "there is no index {} (hint: run make features on this data set first)",
+            escape_path(&index_path)
+        );
+        let store_root = self
+            .store
+            .clone()
+            .unwrap_or_else(|| output.data_dir.join("features"));
+        let store_path = find_store(&store_root, &self.filter()?)?;
+        let draft = Draft::new(
+            &self
+                .runs
+                .clone()
+                .unwrap_or_else(|| output.data_dir.join("runs")),
+        )?;
+
+        let split = self.split_source(&index_path);
+        let dataset = Dataset::load(&store_path, &index_path, &split)?;
+        let load_secs = started.elapsed().as_secs_f64();
+        let rows = Rows::new(&dataset.pooled_nc, dataset.channels)?;
+        let [train, validation, test] = Side::ALL.map(|side| dataset.rows_on(side));
+        let problem = Problem::new(rows, &dataset.labels_n, &train, &validation)?;
+        let fit_started = Instant::now();
+        let fit = solver::fit(&problem, &config, &mut |epoch| {
+            tracing::debug!(
+                "epoch {}: validation {:?}",
+                epoch.epoch,
+                epoch.validation_accuracy
+            );
+        })?;
+        let fit_secs = fit_started.elapsed().as_secs_f64();
+        let evaluate = |rows_of: &[u32]| evaluate(&fit.head, rows, &dataset.labels_n, rows_of);
+        let metrics = FinalMetrics {
+            train: evaluate(&train),
+            validation: evaluate(&validation),
+            test: evaluate(&test),
+        };
+        let record = record(
+            &dataset,
+            &config,
+            &fit,
+            metrics,
+            &index_path,
+            load_secs,
+            fit_secs,
+        );
+        let head = Head {
+            linear: fit.head.clone(),
+            classes: dataset.classes.clone(),
+            metadata: BTreeMap::from([
+                ("store_key".to_owned(), record.key.store_key.to_string()),
+                (
+                    "backbone".to_owned(),
+                    dataset.store.key().backbone.to_string(),
+                ),
+                ("preset".to_owned(), dataset.store.key().preset.to_string()),
+                ("run".to_owned(), record.digest.to_string()),
+            ]),
+        };
+        let folder = draft.publish(&record, &head, &fit.steps)?;
+        output.print(
+            &json!({ "run": escape_path(&folder), "record": record }),
+            &text(&dataset, &record, &folder.display().to_string()),
+        )?;
+        Ok(Outcome::Done)
+    }
+
+    /// The validated configuration.
+    fn config(&self) -> anyhow::Result<FitConfig> {
+        let adam_only = [
+            ("--epochs", self.epochs.is_some()),
+            ("--batch-size", self.batch_size.is_some()),
+            ("--learning-rate", self.learning_rate.is_some()),
+            (
+                "--protocol tutorial",
+                self.protocol == ProtocolName::Tutorial,
+            ),
+        ];
+        let tutorial_only = [
+            ("--steps-per-epoch", self.steps_per_epoch.is_some()),
+            ("--shuffle-buffer", self.shuffle_buffer.is_some()),
+        ];
+        let linfa_only = [
+            ("--l2", self.l2.is_some()),
+            ("--max-iterations", self.max_iterations.is_some()),
+            ("--gradient-tolerance", self.gradient_tolerance.is_some()),
+        ];
+        let refuse = |flags: &[(&str, bool)], needed: &str| match flags.iter().find(|f| f.1) {
+            Some((flag, _)) => Err(anyhow::anyhow!("{flag} needs {needed}")),
+            None => Ok(()),
+        };
+        let solver = match self.solver {
+            SolverName::Adam => {
+                refuse(&linfa_only, "--solver linfa")?;
+                let default = AdamConfig::default();
+                let protocol = match self.protocol {
+                    ProtocolName::Full => {
+                        refuse(&tutorial_only, "--protocol tutorial")?;
+                        Protocol::Full
+                    }
+                    ProtocolName::Tutorial => {
+                        let t = Tutorial::default();
+                        Protocol::Tutorial(Tutorial {
+                            steps_per_epoch: self.steps_per_epoch.unwrap_or(t.steps_per_epoch),
+                            shuffle_buffer: self.shuffle_buffer.unwrap_or(t.shuffle_buffer),
+                            ..t
+                        })
+                    }
+                };
+                SolverConfig::Adam(AdamConfig {
+                    epochs: self.epochs.unwrap_or(default.epochs),
+                    batch_size: self.batch_size.unwrap_or(default.batch_size),
+                    learning_rate: self.learning_rate.unwrap_or(default.learning_rate),
+                    protocol,
+                    seed: self.seed,
+                    ..default
+                })
+            }
+            SolverName::Linfa => {
+                refuse(&adam_only, "--solver adam")?;
+                refuse(&tutorial_only, "--solver adam --protocol tutorial")?;
+                let default = LinfaConfig::default();
+                SolverConfig::Linfa(LinfaConfig {
+                    l2: self.l2.unwrap_or(default.l2),
+                    max_iterations: self.max_iterations.unwrap_or(default.max_iterations),
+                    gradient_tolerance: self
+                        .gradient_tolerance
+                        .unwrap_or(default.gradient_tolerance),
+                })
+            }
+        };
+        let config = FitConfig {
+            solver,
+            standardize: self.standardize,
+        };
+        config.check()?;
+        Ok(config)
+    }
+
+    fn filter(&self) -> anyhow::Result<StoreFilter> {
+        let backbone = match &self.backbone {
+            Some(path) => Some(
+                Digest::of_file(path)
+                    .with_context(|| format!("cannot read the backbone {}", escape_path(path)))?,
+            ),
+            None => None,
+        };
+        Ok(StoreFilter {
+            backbone,
+            preset: self.preset,
+            dtype: self.dtype,
+        })
+    }
+
+    fn split_source(&self, index_path: &std::path::Path) -> SplitSource {
+        match &self.split {
+            Some(path) => SplitSource::Given(path.clone()),
+            None => SplitSource::Own {
+                path: index_path.with_extension("split.csv"),
+                mode: self.split_mode,
+                seed: self.split_seed,
+                fractions: self.split_fractions,
+                resplit: self.resplit,
+            },
+        }
+    }
+}
+
+fn record(
+    dataset: &Dataset,
+    config: &FitConfig,
+    fit: &Fit,
+    metrics: FinalMetrics,
+    index_path: &std::path::Path,
+    load_secs: f64,
+    fit_secs: f64,
+) -> RunRecord {
+    let store = &dataset.store;
+    let key = RunKey {
+        store_key: store.key().digest(),
+        index: dataset.index_digest,
+        split: dataset.split.digest,
+        config: config.clone(),
+    };
+    let mut record = RunRecord::new(key, dataset.classes.clone(), fit);
+    record.places = Places {
+        store: escape_path(store.folder()),
+        index: escape_path(index_path),
+        split: escape_path(&dataset.split.path),
+    };
+    record.split_plan = dataset.split.header.map(|h| h.plan);
+    record.counts = Counts {
+        train: dataset.counts_on(Side::Train),
+        validation: dataset.counts_on(Side::Validation),
+        test: dataset.counts_on(Side::Test),
+    };
+    record.metrics = metrics;
+    let key = store.key();
+    let shape = store.map_shape().map(|s| s.to_string()).unwrap_or_default();
+    record.provenance = [
+        ("backbone_name", store.backbone_name().to_owned()),
+        ("backbone_digest", key.backbone.to_string()),
+        ("preset", key.preset.to_string()),
+        (
+            "input_size",
+            format!("{}x{}", key.input_size[0], key.input_size[1]),
+        ),
+        ("dtype", key.dtype.to_string()),
+        ("decoder", key.decoder.clone()),
+        ("map_shape", shape),
+    ]
+    .map(|(k, v)| (k.to_owned(), v))
+    .into();
+    record.secs = BTreeMap::from([("load".to_owned(), load_secs), ("fit".to_owned(), fit_secs)]);
+    record
+}
+
+fn text(dataset: &Dataset, record: &RunRecord, folder: &str) -> String {
+    let mut text = String::new();
+    let sum = |counts: [u64; 2]| grouped(counts.iter().sum());
+    let store = &dataset.store;
+    let _ = writeln!(text, "store     {}", escape_path(store.folder()));
+    let _ = writeln!(
+        text,
+        "backbone  {}, preset {}{}",
+        store.backbone_name(),
+        store.key().preset,
+        if store.backbone_trained() == Some(false) {
+            " (untrained)"
+        } else {
+            ""
+        }
+    );
+    let _ = writeln!(
+        text,
+        "images    train {}, validation {}, test {} ({} = 0, {} = 1)",
+        sum(record.counts.train),
+        sum(record.counts.validation),
+        sum(record.counts.test),
+        record.classes[0],
+        record.classes[1],
+    );
+    let out = dataset.left_out;
+    if out != Default::default() {
+        let _ = writeln!(
+            text,
+            "left out  {} rejected, {} with two labels, {} without a label",
+            grouped(out.rejected as u64),
+            grouped(out.conflicting as u64),
+            grouped(out.unlabelled as u64)
+        );
+    }
+    let parameters = grouped(record.trainable_parameters as u64);
+    let _ = writeln!(text, "head      {parameters} trainable parameters");
+    let _ = writeln!(
+        text,
+        "\n   epoch  train loss  train acc    val loss    val acc"
+    );
+    let (of, percent) = (record.history.len(), |share: f64| {
+        format!("{:.2} %", 100.0 * share)
+    });
+    for epoch in &record.history {
+        let Epoch {
+            epoch: number,
+            train_loss,
+            train_accuracy,
+            validation_loss,
+            validation_accuracy,
+            ..
+        } = epoch;
+        let loss = validation_loss.map_or("-".to_owned(), |l| format!("{l:.4}"));
+        let accuracy = validation_accuracy.map_or("-".to_owned(), percent);
+        let _ = writeln!(
+            text,
+            "{:>8}  {train_loss:>10.4}  {:>9}  {loss:>10}  {accuracy:>9}",
+            format!("{number}/{of}"),
+            percent(*train_accuracy),
+        );
+    }
+    if let Some(c) = &record.convergence {
+        let _ = writeln!(
+            text,
+            "\nobjective {:.6}, gradient norm {:.1e}{}",
+            c.objective,
+            c.gradient_norm,
+            if c.converged {
+                ""
+            } else {
+                " (not converged: raise --max-iterations or --l2)"
+            }
+        );
+    }
+    text.push('\n');
+    let FinalMetrics {
+        train,
+        validation,
+        test,
+    } = record.metrics;
+    for (name, metrics) in [("train", train), ("validation", validation), ("test", test)] {
+        if let Some(Metrics { loss, accuracy, .. }) = metrics {
+            let _ = writeln!(
+                text,
+                "{name:<10}accuracy {}, loss {loss:.4}",
+                percent(accuracy)
+            );
+        }
+    }
+    let secs = |name: &str| record.secs.get(name).copied().unwrap_or_default();
+    let _ = writeln!(
+        text,
+        "time      {:.2} s features, {:.2} s training",
+        secs("load"),
+        secs("fit")
+    );
+    let _ = writeln!(text, "run       {folder}");
+    if store.backbone_trained() == Some(false) {
+        text += "\nThe backbone is untrained: this shows that the pipeline works, not how good it is.\n\
+                 For the real thing: make backbone, then make features train-head DATA=DIR\n";
+    }
+    text
+}

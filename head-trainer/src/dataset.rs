@@ -1,0 +1,389 @@
+//! What a head is trained on: the store's pooled features joined with the index's labels and the
+//! split's sides.
+//!
+//! Images are in ascending order of their ids, so that a batch depends neither on names nor on
+//! places. Left out, and counted: images without a label, images with two labels, images that gave
+//! no features. Must not know about solvers.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use extractor::digest::{Digest, ImageId};
+use extractor::index::{Entry, Index, IndexError};
+use extractor::preprocess::Preset;
+use extractor::store::{self, Dtype, RowRef, Store, StoreError};
+use rayon::prelude::*;
+
+use crate::pool;
+use crate::split::file::{SplitFile, SplitFileError, SplitHeader};
+use crate::split::{self, DuplicateImage, Fractions, Side, SplitMode, SplitPlan};
+
+/// The data set cannot be put together.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DatasetError {
+    /// The index.
+    #[error(transparent)]
+    Index(#[from] IndexError),
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The split.
+    #[error(transparent)]
+    Split(#[from] SplitFileError),
+    /// An image was given twice to the split.
+    #[error(transparent)]
+    Twice(#[from] DuplicateImage),
+    /// A head tells two classes apart.
+    #[error("the index has {} ({}), but a head tells two classes apart{}", count(.0.len()), .0.join(", "), few(.0))]
+    Classes(Vec<String>),
+    /// No store fits.
+    #[error("no feature store in {} is {wanted} (hint: run make features; there are: {})", root.display(), there.join(", "))]
+    NoStore {
+        /// Where was looked.
+        root: PathBuf,
+        /// What was asked for.
+        wanted: String,
+        /// The stores that are there.
+        there: Vec<String>,
+    },
+    /// Several stores fit.
+    #[error("several feature stores fit: {} (hint: choose with --backbone, --preset, --dtype or --store)", .0.join(", "))]
+    SeveralStores(Vec<String>),
+    /// Images of the index were never extracted.
+    #[error(
+        "{missing} of {total} images have no features in {} (hint: run make features on this data \
+         set and backbone first)", store.display()
+    )]
+    Missing {
+        /// Images without a row or a rejection.
+        missing: usize,
+        /// Images with a label.
+        total: usize,
+        /// The store.
+        store: PathBuf,
+    },
+}
+
+fn count(classes: usize) -> String {
+    match classes {
+        1 => "1 class".to_owned(),
+        n => format!("{n} classes"),
+    }
+}
+
+fn few(classes: &[String]) -> &'static str {
+    match classes.len() {
+        0 | 1 => " (hint: put the images of each class into a folder of its own)",
+        _ => "",
+    }
+}
+
+/// Which store is meant, when several lie in one folder.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct StoreFilter {
+    /// Digest of the backbone's file.
+    pub backbone: Option<Digest>,
+    /// Preprocessing.
+    pub preset: Option<Preset>,
+    /// Element type.
+    pub dtype: Option<Dtype>,
+}
+
+impl std::fmt::Display for StoreFilter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let parts = [
+            self.backbone
+                .map(|d| format!("of the backbone {}", d.short())),
+            self.preset.map(|p| format!("with preset {p}")),
+            self.dtype.map(|d| format!("of {d}")),
+        ];
+        let parts: Vec<String> = parts.into_iter().flatten().collect();
+        f.write_str(if parts.is_empty() { "usable" } else { "" })?;
+        f.write_str(&parts.join(" "))
+    }
+}
+
+/// Finds the one store below `root` (or `root` itself) that `filter` fits.
+///
+/// # Errors
+/// When none or several fit.
+pub fn find_store(root: &Path, filter: &StoreFilter) -> Result<PathBuf, DatasetError> {
+    let (mut fitting, mut there) = (Vec::new(), Vec::new());
+    for folder in store::find(root)? {
+        let json = store::key::read(&folder)?;
+        let key = &json.key;
+        let fits = filter.backbone.is_none_or(|d| d == key.backbone)
+            && filter.preset.is_none_or(|p| p == key.preset)
+            && filter.dtype.is_none_or(|d| d == key.dtype);
+        there.push(format!("{} ({})", folder.display(), json.backbone_name));
+        if fits {
+            fitting.push((folder, there.last().expect("just pushed").clone()));
+        }
+    }
+    match fitting.len() {
+        0 => Err(DatasetError::NoStore {
+            root: root.to_owned(),
+            wanted: filter.to_string(),
+            there,
+        }),
+        1 => Ok(fitting.remove(0).0),
+        _ => Err(DatasetError::SeveralStores(
+            fitting.into_iter().map(|(_, name)| name).collect(),
+        )),
+    }
+}
+
+/// How images get their sides.
+#[derive(Debug, Clone, PartialEq)]
+pub enum SplitSource {
+    /// A file that the user brings.
+    Given(PathBuf),
+    /// A file of our own, made once for the index and reused.
+    Own {
+        /// Where it lies.
+        path: PathBuf,
+        /// Mode, if asked for.
+        mode: Option<SplitMode>,
+        /// Seed of the hash, if asked for.
+        seed: Option<u64>,
+        /// Shares, if asked for.
+        fractions: Option<Fractions>,
+        /// Make it anew.
+        resplit: bool,
+    },
+}
+
+/// What was left out of training, in images.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct LeftOut {
+    /// Without a label.
+    pub unlabelled: usize,
+    /// With more than one label.
+    pub conflicting: usize,
+    /// Labelled, but rejected when features were computed.
+    pub rejected: usize,
+}
+
+/// Pooled features, labels and sides, image by image.
+#[derive(Debug)]
+pub struct Dataset {
+    /// The store they come from.
+    pub store: Store,
+    /// Digest of the index.
+    pub index_digest: Digest,
+    /// The split file.
+    pub split: SplitFile,
+    /// Names of class 0 and class 1.
+    pub classes: [String; 2],
+    /// Ids, ascending.
+    pub ids: Vec<ImageId>,
+    /// Labels, 0 or 1.
+    pub labels_n: Vec<u32>,
+    /// Sides.
+    pub sides_n: Vec<Side>,
+    /// Pooled features [N, C], flat.
+    pub pooled_nc: Vec<f32>,
+    /// C.
+    pub channels: usize,
+    /// What is not in it.
+    pub left_out: LeftOut,
+}
+
+impl Dataset {
+    /// Joins the store in `store` with the index in `index` and a split.
+    ///
+    /// # Errors
+    /// [`DatasetError`]; a damaged record batch is an error, too.
+    pub fn load(store: &Path, index: &Path, split: &SplitSource) -> Result<Dataset, DatasetError> {
+        let index = Index::read(index)?;
+        let classes: [String; 2] = index
+            .classes
+            .clone()
+            .try_into()
+            .map_err(DatasetError::Classes)?;
+        let (labelled, mut left_out) = labelled(&index);
+        let index_digest = index.digest();
+        let split = resolve_split(&index, &labelled, index_digest, split)?;
+
+        let store = Store::open(store)?;
+        let (mut ids, mut labels_n, mut sides_n) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut rows, mut missing): (Vec<RowRef>, usize) = (Vec::new(), 0);
+        for (&id, &(label, side)) in &split.sides {
+            match store.locate(&id) {
+                Some(row) => {
+                    ids.push(id);
+                    labels_n.push(label);
+                    sides_n.push(side);
+                    rows.push(row);
+                }
+                None if store.rejected(&id).is_some() => left_out.rejected += 1,
+                None => missing += 1,
+            }
+        }
+        let shape = match store.map_shape() {
+            Some(shape) if missing == 0 => shape,
+            _ => {
+                return Err(DatasetError::Missing {
+                    missing,
+                    total: split.sides.len(),
+                    store: store.folder().to_owned(),
+                });
+            }
+        };
+        // Damage on disk must not become a wrong head.
+        store
+            .shards()
+            .par_iter()
+            .try_for_each(|shard| shard.verify())?;
+        let pooled_nc = pool::pool(&store, shape, &rows);
+        Ok(Dataset {
+            store,
+            index_digest,
+            split: split.file,
+            classes,
+            ids,
+            labels_n,
+            sides_n,
+            pooled_nc,
+            channels: shape.channels,
+            left_out,
+        })
+    }
+
+    /// Numbers of the images on `side`, ascending.
+    pub fn rows_on(&self, side: Side) -> Vec<u32> {
+        let numbers = 0..u32::try_from(self.ids.len()).expect("an image number fits 32 bits");
+        numbers
+            .filter(|&i| self.sides_n[i as usize] == side)
+            .collect()
+    }
+
+    /// Images on `side`, of class 0 and class 1.
+    pub fn counts_on(&self, side: Side) -> [u64; 2] {
+        let pairs = self
+            .sides_n
+            .iter()
+            .copied()
+            .zip(self.labels_n.iter().copied());
+        let counts = split::count(pairs);
+        [0, 1].map(|label| counts.get(&(side, label)).copied().unwrap_or(0))
+    }
+}
+
+/// Entries that take part: labelled, and not twice with different labels.
+fn labelled(index: &Index) -> (Vec<&Entry>, LeftOut) {
+    let conflicts = index.label_conflicts();
+    let mut left_out = LeftOut {
+        conflicting: conflicts.len(),
+        ..LeftOut::default()
+    };
+    let mut entries = Vec::new();
+    for entry in &index.entries {
+        if conflicts.contains_key(&entry.id) {
+            continue;
+        }
+        match entry.label {
+            Some(_) => entries.push(entry),
+            None => left_out.unlabelled += 1,
+        }
+    }
+    (entries, left_out)
+}
+
+struct ResolvedSplit {
+    file: SplitFile,
+    sides: BTreeMap<ImageId, (u32, Side)>,
+}
+
+fn resolve_split(
+    index: &Index,
+    labelled: &[&Entry],
+    index_digest: Digest,
+    source: &SplitSource,
+) -> Result<ResolvedSplit, DatasetError> {
+    let pairs: Vec<(ImageId, &[u8])> = labelled.iter().map(|e| (e.id, &e.path[..])).collect();
+    let label = |entry: &Entry| entry.label.expect("labelled entries only");
+    let file = match source {
+        SplitSource::Given(path) => SplitFile::read(path)?,
+        SplitSource::Own {
+            path,
+            mode,
+            seed,
+            fractions,
+            resplit,
+        } => {
+            let found = match path.exists() && !resplit {
+                true => Some(SplitFile::read(path)?),
+                false => None,
+            };
+            let base = found
+                .as_ref()
+                .and_then(|f| f.header)
+                .map(|h| h.plan)
+                .unwrap_or_default();
+            let plan = SplitPlan {
+                mode: mode.unwrap_or(base.mode),
+                seed: seed.unwrap_or(base.seed),
+                fractions: fractions.unwrap_or(base.fractions),
+            };
+            let header = SplitHeader {
+                plan,
+                index: index_digest,
+            };
+            match found {
+                Some(file) if still_fits(&file, &header, &pairs)? => file,
+                _ => {
+                    let mut images: Vec<(ImageId, u32)> =
+                        labelled.iter().map(|e| (e.id, label(e))).collect();
+                    images.sort_unstable();
+                    images.dedup();
+                    let sides = plan.assign(&images)?;
+                    let rows: Vec<(ImageId, Side)> = images
+                        .iter()
+                        .zip(sides)
+                        .map(|(&(id, _), side)| (id, side))
+                        .collect();
+                    split::file::write(path, &header, &rows)?;
+                    SplitFile::read(path)?
+                }
+            }
+        }
+    };
+    let resolved = file.resolve(&pairs)?;
+    if resolved.unused > 0 {
+        let (unused, images) = (resolved.unused, index.entries.len());
+        tracing::warn!(
+            "the split {} names {unused} images that are not among the {images} of the index",
+            file.path.display()
+        );
+    }
+    let sides = labelled
+        .iter()
+        .zip(resolved.sides)
+        .map(|(entry, side)| (entry.id, (label(entry), side)))
+        .collect();
+    Ok(ResolvedSplit { file, sides })
+}
+
+/// Whether a split of our own can be reused as it is. The index may have changed: a renamed or
+/// removed image changes no side; a new one gets its side by hash in threshold mode (false: write
+/// the file anew, nothing moves), and needs `--resplit` in rank mode.
+fn still_fits(
+    file: &SplitFile,
+    wanted: &SplitHeader,
+    pairs: &[(ImageId, &[u8])],
+) -> Result<bool, SplitFileError> {
+    let made_for = file.header.map_or(wanted.index, |h| h.index);
+    file.check_made_for(&SplitHeader {
+        index: made_for,
+        ..*wanted
+    })?;
+    match file.resolve(pairs) {
+        Ok(_) => Ok(true),
+        Err(SplitFileError::Missing { .. }) if wanted.plan.mode == SplitMode::Threshold => {
+            Ok(false)
+        }
+        Err(other) => Err(other),
+    }
+}

@@ -52,6 +52,9 @@ fn fetch(flavour: Flavour, output: &OutputArgs) -> anyhow::Result<Outcome> {
             progress.add(done_bytes.saturating_sub(*last));
             *last = done_bytes;
         }
+        event @ (Event::AlreadyInstalled { .. } | Event::Overridden { .. }) => {
+            tracing::debug!("{event}");
+        }
         event => tracing::info!("{event}"),
     })?;
     if let Some((progress, _)) = progress {

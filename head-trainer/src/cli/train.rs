@@ -443,7 +443,7 @@ fn text(dataset: &Dataset, record: &RunRecord, folder: &str) -> String {
         if let Some(Metrics { loss, accuracy, .. }) = metrics {
             let _ = writeln!(
                 text,
-                "{name:<10}accuracy {}, loss {loss:.4}",
+                "{name:<11}accuracy {}, loss {loss:.4}",
                 percent(accuracy)
             );
         }

@@ -1,0 +1,121 @@
+# The verbs a person types. `make help` lists them.
+#
+# Variables:
+#   DATA=DIR          folder of images, one sub-folder a class    [data/PetImages]
+#   BACKBONE=FILE     backbone, an ONNX file                      [data/backbones/resnet50.onnx]
+#   STORE=DIR         folder of feature stores                    [data/features]
+#   EP=auto|cpu|cuda  execution provider                          [auto]
+#   FEATURES_ARGS=..  more flags for `extractor features`
+#   HEAD_ARGS=..      more flags for `head-trainer train`
+#   BACKBONE_ARGS=..  flags for the export                        [--weights imagenet]
+#
+# A DATA or BACKBONE that is given is used or refused. Where none is given and none lies at the
+# usual place, a synthetic sample set and an untrained ResNet50 stand in, and everything that comes
+# of them goes to data/demo, so that it never mixes with real results.
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.SUFFIXES:
+
+CARGO ?= cargo
+PYTHON ?= python3
+EP ?= auto
+BACKBONE_ARGS ?= --weights imagenet
+
+extractor := target/release/extractor
+head_trainer := target/release/head-trainer
+demo := data/demo
+
+# ---- what DATA and BACKBONE mean when they are not given --------------------------------------
+
+sample_marker := $(demo)/sample/.headstart-sample.toml
+untrained := $(demo)/resnet50-untrained.onnx
+stand_ins :=
+stand_in_files :=
+
+ifneq ($(strip $(DATA)),)
+  images := $(DATA)
+else ifneq ($(DEMO)$(wildcard data/PetImages/.),data/PetImages/.)
+  images := $(demo)/sample
+  stand_ins += the synthetic sample set
+  stand_in_files += $(sample_marker)
+else
+  images := data/PetImages
+endif
+
+ifneq ($(strip $(BACKBONE)),)
+  model := $(BACKBONE)
+else ifneq ($(DEMO)$(wildcard data/backbones/resnet50.onnx),data/backbones/resnet50.onnx)
+  model := $(untrained)
+  stand_ins += $(if $(stand_ins),and) an untrained ResNet50
+  stand_in_files += $(untrained)
+else
+  model := data/backbones/resnet50.onnx
+endif
+
+results := $(if $(stand_ins),$(demo),data)
+STORE ?= $(results)/features
+index_flag := $(if $(findstring sample set,$(stand_ins)),--index $(demo)/indexes/sample.arrow)
+
+note = note: $(strip $(stand_ins)) stand in for the real ones (get them: make backbone, DATA=DIR); results go to $(demo)
+
+# Exit 3 means: done, some images skipped.
+skips_are_fine := || { code=$$?; [ $$code -eq 3 ] || exit $$code; }
+
+# ---- the pipeline ------------------------------------------------------------------------------
+
+.PHONY: features
+features: runtime $(stand_in_files) ## compute the features that the store lacks (stage one)
+	@$(if $(stand_ins),echo "$(note)" >&2)
+	@$(extractor) features "$(images)" --backbone "$(model)" --store "$(STORE)" $(index_flag) --ep $(EP) $(FEATURES_ARGS) $(skips_are_fine)
+
+.PHONY: train-head
+train-head: build ## train a head on cached features (stage two)
+	@$(head_trainer) train "$(images)" --backbone "$(model)" --store "$(STORE)" $(index_flag) --runs "$(results)/runs" $(HEAD_ARGS) $(skips_are_fine)
+
+.PHONY: demo
+demo: ## both stages on a synthetic sample set and an untrained ResNet50
+	@$(MAKE) --no-print-directory features train-head DEMO=1 DATA= BACKBONE=
+
+.PHONY: backbone
+backbone: ## export Keras's ImageNet ResNet50 to data/backbones/resnet50.onnx (downloads TensorFlow)
+	$(PYTHON) scripts/export_resnet50.py $(BACKBONE_ARGS)
+
+.PHONY: runtime
+runtime: build ## fetch ONNX Runtime's shared library, once
+	@$(extractor) runtime fetch --flavour $(if $(filter cuda,$(EP)),cuda,cpu) > /dev/null
+
+$(sample_marker): | build
+	@$(extractor) sample $(demo)/sample > /dev/null
+
+$(untrained): | build
+	@$(extractor) backbone seed --out $@ > /dev/null
+
+# ---- development -------------------------------------------------------------------------------
+
+.PHONY: build
+build: ## build both binaries
+	@$(CARGO) build --release --locked
+
+.PHONY: test
+test: runtime ## the everyday tests: Rust and ONNX Runtime only
+	$(CARGO) test --release --locked
+
+.PHONY: test-all
+test-all: test ## all tests: adds the slow ones and the Python peers
+	$(CARGO) test --release --locked --tests -- --ignored --skip speed
+	$(PYTHON) scripts/test_export_resnet50.py
+	$(PYTHON) scripts/test_read_store.py
+
+.PHONY: lint
+lint: ## formatting, clippy and documentation, warnings denied
+	$(CARGO) fmt --check
+	$(CARGO) clippy --release --locked --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --release --locked --no-deps --document-private-items
+
+.PHONY: help
+help: ## this list
+	@echo "make VERB [VARIABLE=value ...]"
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | awk -F'\t' '{ printf "  %-12s %s\n", $$1, $$2 }'
+	@echo "variables:"
+	@sed -n 's/^#   \([A-Z_]*=.*\)/  \1/p' $(MAKEFILE_LIST)

@@ -1,0 +1,257 @@
+//! Everything that can go wrong between no library and a library in place.
+//!
+//! One line each: what, which value, and what to do next. URLs arrive here without passwords.
+
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::platform::Platform;
+
+/// The library could not be fetched or found.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RuntimeError {
+    /// No wheel is pinned for this platform.
+    #[error(
+        "no ONNX Runtime is pinned for {os} {arch}, only for linux-x86_64, linux-aarch64 \
+         (both with glibc), macos-x86_64 and macos-arm64 (hint: set ORT_DYLIB_PATH to an ONNX \
+         Runtime library that you have; that works on any platform)"
+    )]
+    UnsupportedPlatform {
+        /// The operating system.
+        os: String,
+        /// The processor.
+        arch: String,
+    },
+    /// The platform has no CUDA flavour.
+    #[error(
+        "no ONNX Runtime with CUDA is pinned for {platform}, only for linux-x86_64 (hint: use \
+         the CPU flavour, or set ORT_DYLIB_PATH to a library with CUDA that you have)"
+    )]
+    NoCuda {
+        /// The platform asked for.
+        platform: Platform,
+    },
+    /// `ORT_DYLIB_PATH` names nothing, or no file.
+    #[error(
+        "ORT_DYLIB_PATH names {path}, which is no file (hint: set it to ONNX Runtime's library \
+         itself, such as libonnxruntime.so, or unset it and run extractor runtime fetch)"
+    )]
+    OverrideMissing {
+        /// The value of the variable.
+        path: PathBuf,
+    },
+    /// No override and nothing fetched.
+    #[error(
+        "ONNX Runtime's library is not in {folder} (hint: run extractor runtime fetch (or make \
+         runtime), or set ORT_DYLIB_PATH to a library that you have)"
+    )]
+    NotInstalled {
+        /// Where a fetched library would be.
+        folder: PathBuf,
+    },
+    /// One of pip's configuration files could not be read.
+    #[error("pip's configuration {path} cannot be read")]
+    PipConfigRead {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// One of pip's configuration files is not in pip's format.
+    #[error(
+        "pip's configuration {path} is malformed (hint: correct it, or set PIP_CONFIG_FILE to \
+         /dev/null to go without)"
+    )]
+    PipConfigSyntax {
+        /// The file.
+        path: PathBuf,
+        /// Where and why.
+        source: Box<ini::ParseError>,
+    },
+    /// A setting of pip's or a proxy's is not usable.
+    #[error("{setting} is `{value}`, expected {expected}")]
+    Setting {
+        /// The setting's name.
+        setting: String,
+        /// Its value, without passwords.
+        value: String,
+        /// What it should be.
+        expected: &'static str,
+    },
+    /// The configured certificates cannot be read.
+    #[error("certificates {path} cannot be read (hint: check PIP_CERT and `cert` in pip.conf)")]
+    CertificatesRead {
+        /// The configured bundle.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The configured file of certificates holds none.
+    #[error(
+        "{path} holds no certificate (hint: PIP_CERT and `cert` in pip.conf name a file in PEM \
+         format)"
+    )]
+    NoCertificate {
+        /// The configured bundle.
+        path: PathBuf,
+    },
+    /// No connection, or it broke.
+    #[error(
+        "cannot get {url} (hint: check network and proxy, set PIP_INDEX_URL to an index within \
+         reach, or set ORT_DYLIB_PATH to a library that you have)"
+    )]
+    Unreachable {
+        /// What was asked for.
+        url: String,
+        /// Why.
+        source: Box<ureq::Error>,
+    },
+    /// The server took too long.
+    #[error(
+        "{url} sent nothing, or next to nothing, for {}s (hint: try again, raise PIP_TIMEOUT, \
+         set PIP_INDEX_URL to a faster index, or set ORT_DYLIB_PATH to a library that you have)",
+        waited.as_secs_f32()
+    )]
+    Stalled {
+        /// What was asked for.
+        url: String,
+        /// How long it was waited for.
+        waited: Duration,
+    },
+    /// The server answered with something else than the file.
+    #[error("{url} answered with status {status} (hint: {})", status_hint(*status))]
+    Status {
+        /// What was asked for.
+        url: String,
+        /// The HTTP status.
+        status: u16,
+    },
+    /// Redirected without end.
+    #[error("{url} redirects more than {limit} times (hint: check PIP_INDEX_URL)")]
+    TooManyRedirects {
+        /// What was asked for.
+        url: String,
+        /// How many redirects are followed.
+        limit: usize,
+    },
+    /// A redirect leads to something that is no address.
+    #[error("{url} redirects to `{location}`, which is no address that can be followed")]
+    BadRedirect {
+        /// What was asked for.
+        url: String,
+        /// Where it leads.
+        location: String,
+    },
+    /// A local page or wheel cannot be read.
+    #[error("{path} cannot be read (hint: check PIP_INDEX_URL and PIP_FIND_LINKS)")]
+    LocalRead {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The index's page cannot be understood.
+    #[error("{url} is not the page of a package index (hint: check PIP_INDEX_URL)")]
+    BadIndexPage {
+        /// The page.
+        url: String,
+        /// Why.
+        source: Box<serde_json::Error>,
+    },
+    /// The index does not have the wheel.
+    #[error(
+        "{place} does not list {wheel} (hint: set PIP_INDEX_URL to an index that has it, such \
+         as https://pypi.org/simple, or set ORT_DYLIB_PATH to a library that you have)"
+    )]
+    NotListed {
+        /// The page or folder.
+        place: String,
+        /// The file name looked for.
+        wheel: String,
+    },
+    /// pip may not use an index, and its folders do not have the wheel.
+    #[error(
+        "pip's configuration says no-index and find-links does not have {wheel} (hint: put it \
+         there, or set ORT_DYLIB_PATH to a library that you have)"
+    )]
+    NoSource {
+        /// The file name looked for.
+        wheel: String,
+    },
+    /// The file is shorter or longer than the pinned one.
+    #[error(
+        "{url} gave {got_bytes} bytes of {expected_bytes} (hint: the transfer broke off or the \
+         mirror has another file; try again or set PIP_INDEX_URL to another index)"
+    )]
+    WrongSize {
+        /// Where the file came from.
+        url: String,
+        /// What came; one more than expected stands for any larger size.
+        got_bytes: u64,
+        /// What is pinned.
+        expected_bytes: u64,
+    },
+    /// The file is not the pinned one.
+    #[error(
+        "{url} has SHA-256 {got}, expected {expected}; it was thrown away (hint: the mirror's \
+         copy is damaged or was tampered with; set PIP_INDEX_URL to another index)"
+    )]
+    WrongHash {
+        /// Where the file came from.
+        url: String,
+        /// The file's digest.
+        got: crate::digest::Digest,
+        /// The pinned digest.
+        expected: crate::digest::Digest,
+    },
+    /// The wheel cannot be unpacked.
+    #[error("{wheel} cannot be unpacked")]
+    Unpack {
+        /// The wheel's file name.
+        wheel: String,
+        /// Why.
+        source: Box<zip::result::ZipError>,
+    },
+    /// The wheel lacks the library.
+    #[error(
+        "{wheel} has no {member} (hint: the pinned table is wrong; report it, and set \
+         ORT_DYLIB_PATH meanwhile)"
+    )]
+    MissingMember {
+        /// The wheel's file name.
+        wheel: String,
+        /// The path looked for.
+        member: String,
+    },
+    /// The destination cannot be written.
+    #[error(
+        "cannot write {path} (hint: check permissions and free space, or choose another data \
+         folder)"
+    )]
+    Destination {
+        /// What was being written.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+fn status_hint(status: u16) -> &'static str {
+    match status {
+        401 | 403 => {
+            "put the index's user name and password into PIP_INDEX_URL, or set ORT_DYLIB_PATH to \
+             a library that you have"
+        }
+        407 => "put the proxy's user name and password into HTTPS_PROXY",
+        404 | 410 => {
+            "set PIP_INDEX_URL to an index that has it, such as https://pypi.org/simple, or set \
+             ORT_DYLIB_PATH to a library that you have"
+        }
+        _ => {
+            "try again later, set PIP_INDEX_URL to another index, or set ORT_DYLIB_PATH to a \
+             library that you have"
+        }
+    }
+}

@@ -362,10 +362,10 @@ fn text(dataset: &Dataset, record: &RunRecord, folder: &str) -> String {
     let mut text = String::new();
     let sum = |counts: [u64; 2]| grouped(counts.iter().sum());
     let store = &dataset.store;
-    let _ = writeln!(text, "store     {}", escape_path(store.folder()));
+    let _ = writeln!(text, "store      {}", escape_path(store.folder()));
     let _ = writeln!(
         text,
-        "backbone  {}, preset {}{}",
+        "backbone   {}, preset {}{}",
         store.backbone_name(),
         store.key().preset,
         if store.backbone_trained() == Some(false) {
@@ -376,7 +376,7 @@ fn text(dataset: &Dataset, record: &RunRecord, folder: &str) -> String {
     );
     let _ = writeln!(
         text,
-        "images    train {}, validation {}, test {} ({} = 0, {} = 1)",
+        "images     train {}, validation {}, test {} ({} = 0, {} = 1)",
         sum(record.counts.train),
         sum(record.counts.validation),
         sum(record.counts.test),
@@ -387,14 +387,14 @@ fn text(dataset: &Dataset, record: &RunRecord, folder: &str) -> String {
     if out != Default::default() {
         let _ = writeln!(
             text,
-            "left out  {} rejected, {} with two labels, {} without a label",
+            "left out   {} rejected, {} with two labels, {} without a label",
             grouped(out.rejected as u64),
             grouped(out.conflicting as u64),
             grouped(out.unlabelled as u64)
         );
     }
     let parameters = grouped(record.trainable_parameters as u64);
-    let _ = writeln!(text, "head      {parameters} trainable parameters");
+    let _ = writeln!(text, "head       {parameters} trainable parameters");
     let _ = writeln!(
         text,
         "\n   epoch  train loss  train acc    val loss    val acc"
@@ -451,11 +451,11 @@ fn text(dataset: &Dataset, record: &RunRecord, folder: &str) -> String {
     let secs = |name: &str| record.secs.get(name).copied().unwrap_or_default();
     let _ = writeln!(
         text,
-        "time      {:.2} s features, {:.2} s training",
+        "time       {:.2} s features, {:.2} s training",
         secs("load"),
         secs("fit")
     );
-    let _ = writeln!(text, "run       {folder}");
+    let _ = writeln!(text, "run        {folder}");
     if store.backbone_trained() == Some(false) {
         text += "\nThe backbone is untrained: this shows that the pipeline works, not how good it is.\n\
                  For the real thing: make backbone, then make features train-head DATA=DIR\n";

@@ -57,7 +57,7 @@ results := $(if $(stand_ins),$(demo),data)
 STORE ?= $(results)/features
 index_flag := $(if $(findstring sample set,$(stand_ins)),--index $(demo)/indexes/sample.arrow)
 
-note = note: $(strip $(stand_ins)) stand in for the real ones (get them: make backbone, DATA=DIR); results go to $(demo)
+note = note: using $(strip $(stand_ins)), not the real thing (get it: make backbone, DATA=DIR); results go to $(demo)
 
 # Exit 3 means: done, some images skipped.
 skips_are_fine := || { code=$$?; [ $$code -eq 3 ] || exit $$code; }

@@ -1,7 +1,7 @@
 //! Stage one's runner: which images of an index lack a row, decode and preprocess them in worker
 //! threads, run the backbone, write the rows.
 //!
-//! Reads as reader -> mapper -> writer: [`missing`] lists the work, a decoding thread fills input
+//! Reads as reader -> mapper -> writer: [`plan`] lists the work, a decoding thread fills input
 //! batches, the calling thread runs the backbone and writes shards. Must not know where the index
 //! came from or what the features are for.
 
@@ -283,7 +283,7 @@ fn representable(map: &[f32], dtype: Dtype) -> Result<(), String> {
         Dtype::F32 => f32::MAX,
         Dtype::F16 => half::f16::MAX.to_f32(),
     };
-    match map.iter().find(|v| !(v.abs() <= limit)) {
+    match map.iter().find(|v| v.is_nan() || v.abs() > limit) {
         None => Ok(()),
         Some(v) if !v.is_finite() => Err(format!("the backbone gives a feature that is {v}")),
         Some(v) => Err(format!(

@@ -77,7 +77,7 @@ impl Class {
     }
 }
 
-/// What [`write`] did.
+/// What [`write()`] did.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SampleSummary {
     /// The set's folder.

@@ -43,6 +43,38 @@ pub struct FoundFile {
     pub path: Vec<u8>,
     /// Number of its class in [`Walk::classes`]; none for a file directly in the root.
     pub class: Option<u32>,
+    /// The file's metadata as far as they tell whether it changes.
+    pub stamp: Stamp,
+}
+
+/// What tells that a file is still the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Stamp {
+    /// Device number.
+    pub device: u64,
+    /// Inode number.
+    pub inode: u64,
+    /// Size in bytes.
+    pub size_bytes: u64,
+    /// Time of the last modification, nanoseconds since 1970.
+    pub modified_nanos: i64,
+    /// Time of the last change of content or metadata, nanoseconds since 1970.
+    pub changed_nanos: i64,
+}
+
+impl Stamp {
+    /// The stamp in a file's metadata.
+    pub fn of(metadata: &std::fs::Metadata) -> Stamp {
+        let nanos =
+            |secs: i64, nanos: i64| secs.saturating_mul(1_000_000_000).saturating_add(nanos);
+        Stamp {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            size_bytes: metadata.size(),
+            modified_nanos: nanos(metadata.mtime(), metadata.mtime_nsec()),
+            changed_nanos: nanos(metadata.ctime(), metadata.ctime_nsec()),
+        }
+    }
 }
 
 /// The folder given cannot be walked at all.
@@ -88,9 +120,10 @@ pub fn walk(root: &Path) -> Result<Walk, WalkError> {
                 let number = walker.walk.classes.len() as u32 - 1;
                 walker.enter(&path, &name, number);
             }
-            Seen::File => walker.walk.files.push(FoundFile {
+            Seen::File(stamp) => walker.walk.files.push(FoundFile {
                 path: name,
                 class: None,
+                stamp,
             }),
             Seen::Nothing => {}
         }
@@ -100,7 +133,7 @@ pub fn walk(root: &Path) -> Result<Walk, WalkError> {
 
 enum Seen {
     Folder,
-    File,
+    File(Stamp),
     Nothing,
 }
 
@@ -126,7 +159,7 @@ impl Walker {
                     Seen::Nothing
                 }
             }
-            Ok(m) if m.is_file() => Seen::File,
+            Ok(m) if m.is_file() => Seen::File(Stamp::of(&m)),
             Ok(_) => {
                 self.walk.ignored += 1;
                 Seen::Nothing
@@ -147,9 +180,10 @@ impl Walker {
             let relative = [relative, b"/", &name].concat();
             match self.look(&path, &relative) {
                 Seen::Folder => self.enter(&path, &relative, class),
-                Seen::File => self.walk.files.push(FoundFile {
+                Seen::File(stamp) => self.walk.files.push(FoundFile {
                     path: relative,
                     class: Some(class),
+                    stamp,
                 }),
                 Seen::Nothing => {}
             }

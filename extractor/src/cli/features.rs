@@ -52,6 +52,9 @@ pub struct Args {
     /// Stop with exit 1 at the first broken image.
     #[arg(long)]
     strict: bool,
+    /// Read every file again instead of trusting unchanged time stamps.
+    #[arg(long)]
+    rehash: bool,
 }
 
 fn parse_size(text: &str) -> Result<[usize; 2], String> {
@@ -79,7 +82,7 @@ impl Args {
             Some(path) => path.clone(),
             None => default_index_path(&output.data_dir, &self.dir)?,
         };
-        let indexed = index::make(&self.dir, &index_path, self.strict, output)?;
+        let indexed = index::make(&self.dir, &index_path, self.strict, self.rehash, output)?;
         let index = &indexed.index;
 
         let root = self

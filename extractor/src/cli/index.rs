@@ -1,13 +1,14 @@
 //! `extractor index`.
 
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use anyhow::bail;
 use serde_json::json;
 
 use super::common::{Outcome, OutputArgs, default_index_path, skipped_line};
 use crate::files::{escape_path, grouped};
-use crate::index::{Index, Indexed};
+use crate::index::{DigestCache, Index, Indexed};
 use crate::progress::Progress;
 
 /// Flags of `extractor index`.
@@ -21,6 +22,9 @@ pub struct Args {
     /// Stop with exit 1 if any file has to be skipped.
     #[arg(long)]
     strict: bool,
+    /// Read every file again instead of trusting unchanged time stamps.
+    #[arg(long)]
+    rehash: bool,
 }
 
 impl Args {
@@ -30,7 +34,7 @@ impl Args {
             Some(path) => path,
             None => default_index_path(&output.data_dir, &self.dir)?,
         };
-        let indexed = make(&self.dir, &path, self.strict, output)?;
+        let indexed = make(&self.dir, &path, self.strict, self.rehash, output)?;
         let index = &indexed.index;
         let counts = index.class_counts();
         let mut text = format!(
@@ -65,9 +69,24 @@ impl Args {
 }
 
 /// Indexes `dir` into the file `path`, naming on stderr what is skipped and what is odd.
-pub fn make(dir: &Path, path: &Path, strict: bool, output: &OutputArgs) -> anyhow::Result<Indexed> {
+///
+/// `rehash`: read every file instead of trusting the digest cache beside the index.
+pub fn make(
+    dir: &Path,
+    path: &Path,
+    strict: bool,
+    rehash: bool,
+    output: &OutputArgs,
+) -> anyhow::Result<Indexed> {
     let progress = Progress::files("indexing", output.quiet);
-    let indexed = Index::of_folder(dir, || progress.add(1))?;
+    let cache_path = DigestCache::path(path);
+    let cache = if rehash {
+        DigestCache::default()
+    } else {
+        DigestCache::read(&cache_path)
+    };
+    let started = SystemTime::now();
+    let indexed = Index::of_folder(dir, &cache, || progress.add(1))?;
     progress.finish();
     for skipped in &indexed.skipped {
         eprintln!("{}", skipped_line(&skipped.path, &skipped.reason));
@@ -93,5 +112,6 @@ pub fn make(dir: &Path, path: &Path, strict: bool, output: &OutputArgs) -> anyho
         );
     }
     indexed.index.write(path, dir)?;
+    cache.update(&cache_path, indexed.stamps.iter().copied(), started)?;
     Ok(indexed)
 }

@@ -9,10 +9,10 @@ use std::path::Path;
 
 use rayon::prelude::*;
 
-use super::{Entry, Index, IndexError};
+use super::{DigestCache, Entry, Index, IndexError};
 use crate::decode::{self, Kind};
 use crate::digest::{Digest, ImageId};
-use crate::walk::{self, Skipped};
+use crate::walk::{self, Skipped, Stamp};
 
 /// What indexing a folder found besides the index.
 #[derive(Debug)]
@@ -25,24 +25,34 @@ pub struct Indexed {
     pub empty_classes: Vec<String>,
     /// Files that are no images and do not claim to be, hidden files, pipes and the like.
     pub ignored: usize,
+    /// The image files' stamps and digests, for [`DigestCache::update`].
+    pub stamps: Vec<(Stamp, ImageId)>,
 }
 
 impl Index {
     /// Indexes the folder `root`: walks it, recognises images by content and digests them in
-    /// parallel. `on_file` is called once for every file looked at.
+    /// parallel. Files that `cache` knows are not read. `on_file` is called once for every file
+    /// looked at.
     ///
     /// # Errors
     /// When the folder cannot be walked or holds no image.
-    pub fn of_folder(root: &Path, on_file: impl Fn() + Sync) -> Result<Indexed, IndexError> {
+    pub fn of_folder(
+        root: &Path,
+        cache: &DigestCache,
+        on_file: impl Fn() + Sync,
+    ) -> Result<Indexed, IndexError> {
         let walk = walk::walk(root)?;
         let looked: Vec<Look> = walk
             .files
             .par_iter()
             .map(|file| {
-                let look = look(
-                    &root.join(std::ffi::OsStr::from_bytes(&file.path)),
-                    &file.path,
-                );
+                let look = match cache.get(&file.stamp) {
+                    Some(id) => Look::Image(id),
+                    None => look(
+                        &root.join(std::ffi::OsStr::from_bytes(&file.path)),
+                        &file.path,
+                    ),
+                };
                 on_file();
                 look
             })
@@ -50,10 +60,13 @@ impl Index {
 
         let mut skipped = walk.skipped;
         let mut ignored = walk.ignored;
-        let mut images = Vec::new();
+        let (mut images, mut stamps) = (Vec::new(), Vec::new());
         for (file, look) in walk.files.into_iter().zip(looked) {
             match look {
-                Look::Image(id) => images.push((id, file.path, file.class)),
+                Look::Image(id) => {
+                    stamps.push((file.stamp, id));
+                    images.push((id, file.path, file.class));
+                }
                 Look::Clutter => ignored += 1,
                 Look::Broken(reason) => skipped.push(Skipped {
                     path: file.path,
@@ -95,6 +108,7 @@ impl Index {
             skipped,
             empty_classes,
             ignored,
+            stamps,
         })
     }
 }

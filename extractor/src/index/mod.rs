@@ -19,6 +19,7 @@
 //! and `headstart.digest` ([`Index::digest`]). Rows MUST be in the order of the walk: ascending by
 //! path components. One id MAY occur more than once. A reader MUST refuse another version.
 
+mod cache;
 mod file;
 mod folder;
 
@@ -31,6 +32,7 @@ use sha2::{Digest as _, Sha256};
 use crate::digest::{Digest, ImageId};
 use crate::files::FileError;
 use crate::walk::WalkError;
+pub use cache::DigestCache;
 pub use folder::Indexed;
 
 /// One image of a data set.

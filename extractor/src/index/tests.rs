@@ -19,7 +19,7 @@ fn png(n: u8) -> Vec<u8> {
 }
 
 fn index(files: &[(&str, &[u8])]) -> Indexed {
-    Index::of_folder(folder(files).path(), || ()).unwrap()
+    Index::of_folder(folder(files).path(), &DigestCache::default(), || ()).unwrap()
 }
 
 #[test]
@@ -67,7 +67,7 @@ fn what_claims_to_be_an_image_and_is_none_is_reported() {
 #[test]
 fn no_image_at_all_is_an_error() {
     let root = folder(&[("Cat/a.txt", b"x")]);
-    let error = Index::of_folder(root.path(), || ()).unwrap_err();
+    let error = Index::of_folder(root.path(), &DigestCache::default(), || ()).unwrap_err();
     assert!(matches!(error, IndexError::NoImages(_)), "{error}");
 }
 
@@ -96,7 +96,7 @@ fn written_and_read_and_refused_when_damaged() {
     ]);
     let odd = std::ffi::OsStr::from_bytes(b"Cat/latin1_\xe9\n.png");
     std::fs::write(root.path().join(odd), png(4)).unwrap();
-    let indexed = Index::of_folder(root.path(), || ()).unwrap();
+    let indexed = Index::of_folder(root.path(), &DigestCache::default(), || ()).unwrap();
     let file = root.path().join("index.arrow");
     indexed.index.write(&file, root.path()).unwrap();
     assert_eq!(Index::read(&file).unwrap(), indexed.index);
@@ -141,4 +141,24 @@ fn golden_index() {
             .unwrap();
     }
     assert_eq!(Index::read(Path::new(golden)).unwrap(), indexed.index);
+}
+
+#[test]
+fn a_cached_digest_is_used_only_while_the_file_is_the_same() {
+    let root = folder(&[("Cat/1.png", &png(1)), ("Cat/2.png", &png(2))]);
+    let file = root.path().join("x.digests");
+    let first = Index::of_folder(root.path(), &DigestCache::default(), || ()).unwrap();
+    // As if the files had been written long ago.
+    let later = std::time::SystemTime::now() + std::time::Duration::from_secs(60);
+    let wrong = Digest::of(b"so that it shows whether the cache was asked");
+    let stamps = first.stamps.iter().map(|(stamp, _)| (*stamp, wrong));
+    DigestCache::default().update(&file, stamps, later).unwrap();
+    let cache = DigestCache::read(&file);
+    let cached = Index::of_folder(root.path(), &cache, || ()).unwrap();
+    assert!(cached.index.entries.iter().all(|e| e.id == wrong));
+
+    std::fs::write(root.path().join("Cat/1.png"), png(9)).unwrap();
+    let changed = Index::of_folder(root.path(), &cache, || ()).unwrap();
+    let ids: Vec<_> = changed.index.entries.iter().map(|e| e.id).collect();
+    assert_eq!(ids, [Digest::of(&png(9)), wrong]);
 }

@@ -9,7 +9,7 @@ use extractor::backbone::{MapShape, Model, Overrides};
 use extractor::digest::Digest;
 use extractor::engine::{EngineOptions, OnnxRuntime, Provider};
 use extractor::features::{self, Job, Report};
-use extractor::index::{Entry, Index};
+use extractor::index::{DigestCache, Entry, Index};
 use extractor::preprocess::Preset;
 use extractor::runtime::{self, Flavour};
 use extractor::store::writer::SHARD_BYTES;
@@ -49,7 +49,9 @@ impl Report for Quiet {
 /// Indexes `images` and computes their features with a real backbone: (store, index file).
 pub fn extract(images: &Path, backbone: &Path, data_dir: &Path) -> (PathBuf, PathBuf) {
     let model = Model::read(backbone, &Overrides::default()).unwrap();
-    let index = Index::of_folder(images, || ()).unwrap().index;
+    let index = Index::of_folder(images, &DigestCache::default(), || ())
+        .unwrap()
+        .index;
     let index_path = data_dir.join("indexes/test.arrow");
     index.write(&index_path, images).unwrap();
     let json = StoreJson {

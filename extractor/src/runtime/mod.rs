@@ -18,6 +18,7 @@ mod environment;
 mod error;
 mod event;
 pub mod fetch;
+mod forward;
 mod http;
 pub mod info;
 mod install;

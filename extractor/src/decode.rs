@@ -1,6 +1,6 @@
 //! Decodes one image file's bytes to 8-bit RGB, strictly and within limits.
 //!
-//! - JPEG by `zune-jpeg` in strict mode: a cut or corrupt scan is an error ([`jpeg`]).
+//! - JPEG by `zune-jpeg` in strict mode: a cut or corrupt scan is an error (`decode/jpeg.rs`).
 //! - PNG, GIF (first frame), BMP and WebP by the `image` crate.
 //! - 16-bit samples are scaled to 8 bits (0 to 65,535 becomes 0 to 255); grey is replicated;
 //!   palettes are expanded; alpha is dropped, as TensorFlow and Pillow do.

@@ -335,7 +335,8 @@ fn exif_modes_are_written_as_in_store_keys() {
 proptest::proptest! {
     #[test]
     fn damaged_images_never_panic(cut in 0_usize..700, at in 0_usize..700, value: u8) {
-        for format in [ImageFormat::Jpeg, ImageFormat::Png, ImageFormat::Gif, ImageFormat::WebP] {
+        use ImageFormat::{Bmp, Gif, Jpeg, Png, WebP};
+        for format in [Jpeg, Png, Gif, Bmp, WebP] {
             let mut bytes = encode(gradient().into(), format);
             let at = at % bytes.len();
             bytes[at] = value;

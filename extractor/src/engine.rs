@@ -6,7 +6,7 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use ort::environment::Environment;
 use ort::ep::{self, ExecutionProvider};
@@ -109,6 +109,10 @@ pub struct OnnxRuntime {
 static ENVIRONMENT: OnceLock<(PathBuf, Environment)> = OnceLock::new();
 
 fn environment(library: &Path) -> Result<&'static Environment, EngineError> {
+    // One thread at a time: the library knows one environment only, so a second one that lost a
+    // race would take the log callback of both with it when it is dropped.
+    static MAKING: Mutex<()> = Mutex::new(());
+    let _making = MAKING.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some((_, environment)) = ENVIRONMENT.get() {
         return Ok(environment);
     }

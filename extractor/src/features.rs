@@ -12,7 +12,7 @@ use std::sync::mpsc;
 use rayon::prelude::*;
 
 use crate::backbone::{Backbone, BackboneError, MapShape};
-use crate::decode::{self, DecodeError, RgbImage};
+use crate::decode::{self, DecodeError, Exif, RgbImage};
 use crate::digest::{Digest, ImageId};
 use crate::index::{Entry, Index};
 use crate::preprocess::Preprocessor;
@@ -144,12 +144,12 @@ pub fn extract(
     let batch_size = backbone.batch_size;
     let (sender, receiver) = mpsc::sync_channel::<InputBatch>(2);
     std::thread::scope(|scope| {
-        let root = job.root;
+        let (root, exif) = (job.root, job.key.exif);
         scope.spawn(move || {
             for entries in missing.chunks(batch_size) {
                 // A failed send means that the other side stopped with an error.
                 if sender
-                    .send(load_batch(root, entries, batch_size, &preprocessor))
+                    .send(load_batch(root, entries, batch_size, exif, &preprocessor))
                     .is_err()
                 {
                     break;
@@ -298,13 +298,14 @@ fn load_batch<'a>(
     root: &Path,
     entries: &[&'a Entry],
     batch_size: usize,
+    exif: Exif,
     preprocessor: &Preprocessor,
 ) -> InputBatch<'a> {
     let mut input = vec![0.0; batch_size * preprocessor.len()];
     let loaded = entries
         .par_iter()
         .zip(input.par_chunks_exact_mut(preprocessor.len()))
-        .map(|(entry, slot)| match load(root, entry) {
+        .map(|(entry, slot)| match load(root, entry, exif) {
             Ok(image) => {
                 preprocessor.apply(&image, slot);
                 (*entry, Loaded::Ready)
@@ -324,13 +325,13 @@ enum LoadError {
     Changed,
 }
 
-fn load(root: &Path, entry: &Entry) -> Result<RgbImage, LoadError> {
+fn load(root: &Path, entry: &Entry, exif: Exif) -> Result<RgbImage, LoadError> {
     let path = root.join(std::ffi::OsStr::from_bytes(&entry.path));
     let bytes = std::fs::read(path).map_err(|_| LoadError::Changed)?;
     if Digest::of(&bytes) != entry.id {
         return Err(LoadError::Changed);
     }
-    decode::decode_rgb8(&bytes).map_err(LoadError::Decode)
+    decode::decode_oriented(&bytes, exif).map_err(LoadError::Decode)
 }
 
 /// Architecture and model of the processor, for provenance.

@@ -133,6 +133,32 @@ fn f16_is_f32_rounded() {
     }
 }
 
+/// The EXIF mode is part of the key: it has a store of its own, in which an image with a noted
+/// orientation has other features and an image without has the same.
+#[test]
+fn exif_modes_do_not_mix() {
+    let folder = tempfile::tempdir().unwrap();
+    let (data, images) = (folder.path().join("data"), folder.path().join("images"));
+    common::sample(&images, 3);
+    let plain = walk_one(&images);
+    let jpeg = fs::read(&plain).unwrap();
+    let quarter_turn = b"\xff\xe1\0\x22Exif\0\0MM\0\x2a\0\0\0\x08\0\x01\
+        \x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0";
+    let turned = [&jpeg[..2], quarter_turn, &jpeg[2..]].concat();
+    fs::write(&plain, &turned).unwrap();
+    let ignored = features(&data, &images, 0, &[]);
+    let applied = features(&data, &images, 0, &["--exif", "apply"]);
+    assert_eq!(ignored["key"]["exif"], "ignore");
+    assert_eq!(applied["key"]["exif"], "apply");
+    assert_eq!(applied["counts"]["new"], 6);
+    let rows = |result: &serde_json::Value| rows(result["store"].as_str().unwrap());
+    let (ignored, applied) = (rows(&ignored), rows(&applied));
+    let turned = extractor::digest::Digest::of(&turned).to_string();
+    for (id, bits) in &ignored {
+        assert_eq!(applied[id] == *bits, *id != turned, "{id}");
+    }
+}
+
 #[test]
 fn broken_images_are_named_counted_and_remembered() {
     let folder = tempfile::tempdir().unwrap();
@@ -356,6 +382,7 @@ fn wrong_usage_exits_2() {
         &["features"][..],
         &["nonsense"],
         &["features", "x", "--ep", "tpu"],
+        &["features", "x", "--backbone", "y", "--exif", "turn"],
         &[],
     ] {
         common::extractor(data.path()).args(args).assert().code(2);

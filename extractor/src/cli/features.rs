@@ -9,6 +9,7 @@ use serde_json::json;
 use super::common::{Outcome, OutputArgs, default_index_path, skipped_line};
 use super::index;
 use crate::backbone::{self, Backbone, Model, Overrides};
+use crate::decode::Exif;
 use crate::engine::{Engine, EngineOptions, OnnxRuntime, Provider};
 use crate::features::{self, Counts, Extracted, Job, Report};
 use crate::files::{escape_path, grouped};
@@ -37,6 +38,9 @@ pub struct Args {
     /// Height and width of the input, for a backbone that leaves them open: 100x100.
     #[arg(long, value_name = "HxW", value_parser = parse_size)]
     input_size: Option<[usize; 2]>,
+    /// What to do with the orientation noted in an image's EXIF block.
+    #[arg(long, value_enum, default_value_t)]
+    exif: Exif,
     /// Element type of the stored features.
     #[arg(long, value_enum, default_value = "f32")]
     dtype: Dtype,
@@ -89,7 +93,7 @@ impl Args {
             .store
             .clone()
             .unwrap_or_else(|| output.data_dir.join("features"));
-        let key = StoreKey::new(&model.spec, self.dtype);
+        let key = StoreKey::new(&model.spec, self.exif, self.dtype);
         let name = model.spec.name.clone();
         let folder = key::create(
             &root,

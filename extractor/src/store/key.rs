@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::{FORMAT_VERSION, StoreError};
 use crate::backbone::Spec;
-use crate::decode::DECODER;
+use crate::decode::{DECODER, Exif};
 use crate::digest::Digest;
 use crate::files::{FileError, write_atomically};
 use crate::preprocess::Preset;
@@ -58,7 +58,7 @@ pub struct StoreKey {
     /// Decoder and its version.
     pub decoder: String,
     /// What was done with the EXIF orientation.
-    pub exif: String,
+    pub exif: Exif,
     /// Resize method.
     pub resize: String,
     /// Height and width of the backbone's input.
@@ -81,15 +81,15 @@ pub struct StoreJson {
 }
 
 impl StoreKey {
-    /// The key of features that `spec` gives, stored as `dtype`.
-    pub fn new(spec: &Spec, dtype: Dtype) -> StoreKey {
+    /// The key of features that `spec` gives of images read as `exif` says, stored as `dtype`.
+    pub fn new(spec: &Spec, exif: Exif, dtype: Dtype) -> StoreKey {
         StoreKey {
             format: FORMAT_VERSION,
             backbone: spec.digest,
             feature_tensor: spec.feature_tensor.clone(),
             precision: "fp32".to_owned(),
             decoder: DECODER.to_owned(),
-            exif: "ignore".to_owned(),
+            exif,
             resize: RESIZE.to_owned(),
             input_size: spec.input_size,
             preset: spec.preset,

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use proptest::prelude::*;
 
 use super::*;
+use crate::decode::Exif;
 use crate::digest::Digest;
 use crate::preprocess::Preset;
 
@@ -20,7 +21,7 @@ fn store_key(dtype: Dtype) -> StoreKey {
         feature_tensor: "features".to_owned(),
         precision: "fp32".to_owned(),
         decoder: "a decoder".to_owned(),
-        exif: "ignore".to_owned(),
+        exif: Exif::Ignore,
         resize: "a resize".to_owned(),
         input_size: [64, 96],
         preset: Preset::Unit,
@@ -140,7 +141,7 @@ fn every_key_field_is_in_the_digest_and_refused_if_it_differs() {
     others[2].feature_tensor.push('2');
     others[3].precision = "bf16".to_owned();
     others[4].decoder.push('2');
-    others[5].exif = "apply".to_owned();
+    others[5].exif = Exif::Apply;
     others[6].resize.push('2');
     others[7].input_size = [64, 64];
     others[8].preset = Preset::Caffe;

@@ -6,6 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use extractor::backbone::{MapShape, Model, Overrides};
+use extractor::decode::Exif;
 use extractor::digest::Digest;
 use extractor::engine::{EngineOptions, OnnxRuntime, Provider};
 use extractor::features::{self, Job, Report};
@@ -55,7 +56,7 @@ pub fn extract(images: &Path, backbone: &Path, data_dir: &Path) -> (PathBuf, Pat
     let index_path = data_dir.join("indexes/test.arrow");
     index.write(&index_path, images).unwrap();
     let json = StoreJson {
-        key: StoreKey::new(&model.spec, Dtype::F32),
+        key: StoreKey::new(&model.spec, Exif::Ignore, Dtype::F32),
         backbone_name: model.spec.name.clone(),
         backbone_trained: model.spec.trained,
     };
@@ -148,7 +149,7 @@ impl MadeUp {
                 feature_tensor: "features".to_owned(),
                 precision: "fp32".to_owned(),
                 decoder: "none".to_owned(),
-                exif: "ignore".to_owned(),
+                exif: Exif::Ignore,
                 resize: "none".to_owned(),
                 input_size: [8, 8],
                 preset: Preset::Unit,

@@ -7,6 +7,7 @@
 
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 
 use rayon::prelude::*;
@@ -16,7 +17,6 @@ use crate::decode::{self, DecodeError, Exif, RgbImage};
 use crate::digest::{Digest, ImageId};
 use crate::index::{Entry, Index};
 use crate::preprocess::Preprocessor;
-use crate::store::writer::SHARD_BYTES;
 use crate::store::{
     Dtype, IDENTITY, Provenance, Rejected, ShardWriter, Store, StoreError, StoreKey, rejected,
 };
@@ -91,6 +91,11 @@ pub struct Job<'a> {
     pub key: &'a StoreKey,
     /// Stop at the first broken image.
     pub strict: bool,
+    /// A shard is closed when its features reach this size.
+    pub shard_bytes: usize,
+    /// Once true, the batch in flight is finished, what is complete is published, and no other
+    /// batch is begun.
+    pub stop: &'a AtomicBool,
 }
 
 /// Called as work is done: rows written, or an image rejected.
@@ -183,9 +188,11 @@ fn write_rows(
         records: Vec::new(),
         extracted: Extracted::default(),
     };
-    let written = batches
-        .iter()
-        .try_for_each(|batch| rows.write(backbone, batch));
+    let mut next = || match job.stop.load(Ordering::Relaxed) {
+        true => None,
+        false => batches.recv().ok(),
+    };
+    let written = std::iter::from_fn(&mut next).try_for_each(|batch| rows.write(backbone, batch));
     // What is complete is published even if a later batch failed.
     let published = rows.publish();
     written.and(published).map(|()| rows.extracted)
@@ -234,7 +241,7 @@ impl RowWriter<'_> {
         if let Some(shape) = shape {
             let (job, provenance) = (self.job, &self.provenance);
             let shards = self.shards.get_or_insert_with(|| {
-                ShardWriter::new(job.folder, job.key, provenance, shape, SHARD_BYTES)
+                ShardWriter::new(job.folder, job.key, provenance, shape, job.shard_bytes)
             });
             shards.write(&ids, IDENTITY, rows)?;
             self.extracted.shape = Some(shape);

@@ -63,7 +63,7 @@ impl Pending {
     /// When the folder or the temporary file cannot be created.
     pub fn new(target: &Path) -> Result<Pending, FileError> {
         let folder = folder_of(target);
-        fs::create_dir_all(folder).map_err(FileError::new("create folder", folder))?;
+        create_folder(folder)?;
         let file = tempfile::Builder::new()
             .prefix(TEMPORARY_PREFIX)
             .permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666))
@@ -129,6 +129,29 @@ fn folder_of(path: &Path) -> &Path {
     match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),
+    }
+}
+
+/// Creates `folder` and those above it as needed, so that they survive a power failure.
+///
+/// # Errors
+/// When one cannot be created or synced.
+pub fn create_folder(folder: &Path) -> Result<(), FileError> {
+    if folder.is_dir() {
+        return Ok(());
+    }
+    let parent = folder_of(folder);
+    create_folder(parent)?;
+    match fs::create_dir(folder) {
+        Ok(()) => {}
+        // Another process was faster.
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists && folder.is_dir() => {}
+        Err(e) => return Err(FileError::new("create folder", folder)(e)),
+    }
+    match sync_folder(parent) {
+        // A folder may be writable and not readable; then it cannot be synced either.
+        Err(e) if e.source.kind() == io::ErrorKind::PermissionDenied => Ok(()),
+        synced => synced,
     }
 }
 

@@ -8,6 +8,7 @@ use serde_json::json;
 
 use super::common::{Outcome, OutputArgs, default_index_path, skipped_line};
 use super::index;
+use super::signals::Signals;
 use crate::backbone::{self, Backbone, Model, Overrides};
 use crate::decode::Exif;
 use crate::engine::{Engine, EngineOptions, OnnxRuntime, Provider};
@@ -16,7 +17,7 @@ use crate::files::{escape_path, grouped};
 use crate::preprocess::Preset;
 use crate::progress::Progress;
 use crate::runtime::{self, Flavour};
-use crate::store::{Dtype, Store, StoreJson, StoreKey, key};
+use crate::store::{Dtype, Store, StoreJson, StoreKey, key, writer};
 
 /// Flags of `extractor features`, as typed.
 #[derive(Debug, clap::Args)]
@@ -59,6 +60,9 @@ pub struct Args {
     /// Read every file again instead of trusting unchanged time stamps.
     #[arg(long)]
     rehash: bool,
+    /// Size of a shard, for tests.
+    #[arg(long, hide = true, default_value_t = writer::SHARD_BYTES, value_name = "N")]
+    shard_bytes: usize,
 }
 
 fn parse_size(text: &str) -> Result<[usize; 2], String> {
@@ -74,6 +78,7 @@ impl Args {
     /// Runs the verb.
     pub fn run(self, output: &OutputArgs) -> anyhow::Result<Outcome> {
         let started = Instant::now();
+        let signals = Signals::install()?;
         let threads = set_threads(self.threads)?;
         let overrides = Overrides {
             preset: self.preset,
@@ -126,12 +131,6 @@ impl Args {
         let mut extraction = None;
         if !plan.missing.is_empty() {
             let mut backbone = self.open(model, threads, output)?;
-            let job = Job {
-                root: &self.dir,
-                folder: &folder,
-                key: &key,
-                strict: self.strict,
-            };
             let bar = Bar(Progress::new(
                 "extracting",
                 "images",
@@ -139,7 +138,17 @@ impl Args {
                 output.quiet,
             ));
             let start = Instant::now();
-            let extracted = features::extract(&job, &mut backbone, &plan.missing, &bar);
+            let extracted = signals.gently(|stop| {
+                let job = Job {
+                    root: &self.dir,
+                    folder: &folder,
+                    key: &key,
+                    strict: self.strict,
+                    shard_bytes: self.shard_bytes,
+                    stop,
+                };
+                features::extract(&job, &mut backbone, &plan.missing, &bar)
+            });
             bar.0.finish();
             let extracted = extracted?;
             counts.new = extracted.rows;
@@ -188,6 +197,14 @@ impl Args {
         } else {
             text += "engine    not needed\n";
         }
+        let left = plan.cached + plan.rejected.len() + plan.missing.len()
+            - (counts.cached + counts.new + counts.rejected);
+        if left > 0 {
+            text += &format!(
+                "left      {} images (run the same command again)\n",
+                grouped(left as u64)
+            );
+        }
         output.print(
             &json!({
                 "store": escape_path(&folder),
@@ -196,6 +213,7 @@ impl Args {
                 "backbone": name,
                 "key": key,
                 "counts": counts,
+                "left": left,
                 "skipped_files": indexed.skipped.len(),
                 "map_shape": shape.map(|s| [s.height, s.width, s.channels]),
                 "shards_written": extraction.as_ref().map_or(0, |(e, ..)| e.shards.len()),
@@ -206,6 +224,9 @@ impl Args {
             }),
             &text,
         )?;
+        if let Some(signal) = signals.received() {
+            return Ok(Outcome::Interrupted(signal));
+        }
         match counts.rejected + indexed.skipped.len() {
             0 => Ok(Outcome::Done),
             n => {

@@ -8,6 +8,7 @@ mod features;
 mod index;
 mod runtime;
 mod sample;
+mod signals;
 
 use std::process::ExitCode;
 

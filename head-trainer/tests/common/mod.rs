@@ -79,6 +79,8 @@ pub fn extract(images: &Path, backbone: &Path, data_dir: &Path) -> (PathBuf, Pat
         folder: &folder,
         key: &json.key,
         strict: true,
+        shard_bytes: SHARD_BYTES,
+        stop: &std::sync::atomic::AtomicBool::new(false),
     };
     features::extract(&job, &mut backbone, &plan.missing, &Quiet).unwrap();
     (folder, index_path)

@@ -147,7 +147,7 @@ pub fn decode_oriented(bytes: &[u8], exif: Exif) -> Result<RgbImage, DecodeError
     };
     // Decoders are fed hostile bytes; an overflow check that fires in one of them must cost one
     // image, not the job.
-    std::panic::catch_unwind(|| {
+    crate::quietly::catch(|| {
         let (image, orientation) = match format {
             ImageFormat::Jpeg => jpeg::decode(bytes, exif),
             format => decode_other(bytes, format, exif),

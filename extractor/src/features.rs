@@ -61,8 +61,8 @@ pub struct Plan<'a> {
     pub rejected: Vec<(&'a Entry, String)>,
 }
 
-/// What of `index` is not in `store` yet.
-pub fn plan<'a>(index: &'a Index, store: &Store) -> Plan<'a> {
+/// What of `index` is not in `store` yet; all of it, if there is no store yet.
+pub fn plan<'a>(index: &'a Index, store: Option<&Store>) -> Plan<'a> {
     let mut plan = Plan {
         missing: Vec::new(),
         cached: 0,
@@ -70,6 +70,10 @@ pub fn plan<'a>(index: &'a Index, store: &Store) -> Plan<'a> {
     };
     for i in index.unique() {
         let entry = &index.entries[i];
+        let Some(store) = store else {
+            plan.missing.push(entry);
+            continue;
+        };
         if store.locate(&entry.id).is_some() {
             plan.cached += 1;
         } else if let Some(reason) = store.rejected(&entry.id) {
@@ -110,8 +114,8 @@ pub trait Report {
 enum Loaded {
     Ready,
     Broken(String),
-    /// The file's bytes are no longer those of the index: nothing is known about the id.
-    Changed,
+    /// The bytes of the index's image could not be had; nothing is known about the id.
+    Absent(String),
 }
 
 /// A full input batch on its way to the backbone.
@@ -235,7 +239,8 @@ impl RowWriter<'_> {
                     }
                 }
                 (Loaded::Broken(reason), _) => self.reject(entry, reason.clone(), true)?,
-                _ => self.reject(entry, "changed since it was indexed".to_owned(), false)?,
+                (Loaded::Absent(reason), _) => self.reject(entry, reason.clone(), false)?,
+                (Loaded::Ready, None) => unreachable!("a batch with an image was run"),
             }
         }
         if let Some(shape) = shape {
@@ -318,7 +323,7 @@ fn load_batch<'a>(
                 (*entry, Loaded::Ready)
             }
             Err(LoadError::Decode(e)) => (*entry, Loaded::Broken(e.to_string())),
-            Err(LoadError::Changed) => (*entry, Loaded::Changed),
+            Err(LoadError::Absent(reason)) => (*entry, Loaded::Absent(reason)),
         })
         .collect();
     InputBatch {
@@ -329,14 +334,14 @@ fn load_batch<'a>(
 
 enum LoadError {
     Decode(DecodeError),
-    Changed,
+    Absent(String),
 }
 
 fn load(root: &Path, entry: &Entry, exif: Exif) -> Result<RgbImage, LoadError> {
     let path = root.join(std::ffi::OsStr::from_bytes(&entry.path));
-    let bytes = std::fs::read(path).map_err(|_| LoadError::Changed)?;
+    let bytes = std::fs::read(path).map_err(|e| LoadError::Absent(crate::walk::describe(&e)))?;
     if Digest::of(&bytes) != entry.id {
-        return Err(LoadError::Changed);
+        return Err(LoadError::Absent("changed since it was indexed".to_owned()));
     }
     decode::decode_oriented(&bytes, exif).map_err(LoadError::Decode)
 }

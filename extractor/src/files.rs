@@ -203,6 +203,16 @@ pub fn escape_path(path: &Path) -> String {
     escape(path.as_os_str().as_bytes())
 }
 
+/// `1 image`, `2,000 images`.
+pub fn counted(n: usize, one: &str) -> String {
+    counted_as(n, one, &format!("{one}s"))
+}
+
+/// [`counted`] for a word with another plural.
+pub fn counted_as(n: usize, one: &str, many: &str) -> String {
+    format!("{} {}", grouped(n as u64), if n == 1 { one } else { many })
+}
+
 /// `12345678` as `12,345,678`.
 pub fn grouped(n: u64) -> String {
     let digits = n.to_string();

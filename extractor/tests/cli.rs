@@ -287,7 +287,7 @@ fn what_cannot_work_is_one_clear_line() {
         size,
         fine,
         None,
-        "input size is fixed, and not the 64x64 asked for",
+        "its input is 32x32, not the 64x64 asked for",
     );
     fails(
         &[images_arg, "--ep", "cuda"],
@@ -387,4 +387,38 @@ fn wrong_usage_exits_2() {
     ] {
         common::extractor(data.path()).args(args).assert().code(2);
     }
+}
+
+/// A run that fails before anything is computed leaves no store behind for a trainer to trip over.
+#[test]
+fn a_failed_run_leaves_no_empty_store() {
+    let folder = tempfile::tempdir().unwrap();
+    let (data, images) = (folder.path().join("data"), folder.path().join("images"));
+    common::sample(&images, 1);
+    common::extractor(&data)
+        .env("ORT_DYLIB_PATH", common::small_backbone())
+        .args(["features", "--backbone"])
+        .arg(common::small_backbone())
+        .arg(&images)
+        .assert()
+        .code(1);
+    assert!(!data.join("features").exists());
+}
+
+#[test]
+fn folders_that_are_no_classes_are_warned_about() {
+    let folder = tempfile::tempdir().unwrap();
+    let (data, images) = (folder.path().join("data"), folder.path().join("images"));
+    common::sample(&images.join("train"), 1);
+    common::sample(&images.join("validation"), 2);
+    let warns = |dir: &Path, expected: &str| {
+        let mut command = common::extractor(&data);
+        command.args(["features", "--ep", "cpu", "--batch-size", "8", "--backbone"]);
+        command.arg(common::small_backbone()).arg(dir);
+        command.assert().code(0).stderr(contains(expected));
+    };
+    warns(&images, "look like a split, not like classes");
+    fs::remove_dir_all(images.join("validation")).unwrap();
+    fs::rename(images.join("train"), images.join("inner")).unwrap();
+    warns(&images, "found 1 class, and a head tells two apart");
 }

@@ -89,6 +89,11 @@ fn the_split_is_made_once_and_reused() {
         ));
     assert_eq!(fs::read(&split).unwrap(), file);
     record(data.path(), &["--split-seed", "5", "--resplit"]);
+    let (again, _) = record(data.path(), &["--resplit"]);
+    assert_eq!(
+        again["split_plan"]["seed"], 5,
+        "the plan is kept until another is asked for"
+    );
     assert_ne!(fs::read(&split).unwrap(), file);
 
     // Renaming changes no side; a new image needs --resplit, or threshold mode.
@@ -200,10 +205,13 @@ fn what_cannot_work_is_one_clear_line() {
     made_up.write(data);
     let all: Vec<usize> = (0..40).collect();
     made_up.write_rows(data, &all, Dtype::F16);
-    train(data, &[])
-        .code(1)
-        .stderr(contains("several feature stores fit"));
-    train(data, &["--dtype", "f16"]).code(0);
+    // Where two stores fit, the usual one is taken, as `extractor features` makes it.
+    let (f32, _) = record(data, &[]);
+    let (f16, _) = record(data, &["--dtype", "f16"]);
+    assert_eq!(f32["provenance"]["dtype"], "f32");
+    assert_eq!(f16["provenance"]["dtype"], "f16");
+    assert_ne!(f32["key"]["store_key"], f16["key"]["store_key"]);
+    train(data, &["--epochs", "4294967295"]).code(2);
     let caffe = &["--dtype", "f16", "--preset", "caffe"];
     train(data, caffe)
         .code(1)

@@ -7,7 +7,7 @@ use anyhow::bail;
 use serde_json::json;
 
 use super::common::{Outcome, OutputArgs, default_index_path, skipped_line};
-use crate::files::{escape_path, grouped};
+use crate::files::{counted, escape_path, grouped};
 use crate::index::{DigestCache, Index, Indexed};
 use crate::progress::Progress;
 
@@ -43,9 +43,7 @@ impl Args {
             grouped(index.entries.len() as u64),
             grouped(index.unique().len() as u64)
         );
-        for (name, count) in index.classes.iter().zip(&counts) {
-            text += &format!("class     {name}: {}\n", grouped(*count as u64));
-        }
+        text += &class_lines(index);
         output.print(
             &json!({
                 "index": escape_path(&path),
@@ -61,11 +59,31 @@ impl Args {
         match indexed.skipped.len() {
             0 => Ok(Outcome::Done),
             n => {
-                tracing::warn!("{n} of {} files skipped", index.entries.len() + n);
+                let of = counted(index.entries.len() + n, "file");
+                tracing::warn!("{n} of {of} skipped, each named above");
                 Ok(Outcome::Skipped)
             }
         }
     }
+}
+
+/// Messages of one kind before only their number is said.
+const SHOWN: usize = 5;
+
+/// A line a class, with its number of files, and one for copies of the same image.
+pub fn class_lines(index: &Index) -> String {
+    let mut text = String::new();
+    for (name, count) in index.classes.iter().zip(index.class_counts()) {
+        text += &format!("class     {name}: {}\n", counted(count, "file"));
+    }
+    let copies = index.entries.len() - index.unique().len();
+    if copies > 0 {
+        text += &format!(
+            "copies    {}: the same images again\n",
+            counted(copies, "file")
+        );
+    }
+    text
 }
 
 /// Indexes `dir` into the file `path`, naming on stderr what is skipped and what is odd.
@@ -100,15 +118,23 @@ pub fn make(
     for class in &indexed.empty_classes {
         tracing::warn!("class folder {class} has no image and gets no label");
     }
-    for (id, entries) in indexed.index.label_conflicts() {
+    let conflicts = indexed.index.label_conflicts();
+    for (id, entries) in conflicts.iter().take(SHOWN) {
         let paths: Vec<_> = entries
             .iter()
+            .take(SHOWN)
             .map(|e| crate::files::escape(&e.path))
             .collect();
         tracing::warn!(
             "the same image has several labels and is left out of training: {} (id {})",
             paths.join(", "),
             id.short()
+        );
+    }
+    if conflicts.len() > SHOWN {
+        tracing::warn!(
+            "{} in all have several labels and are left out of training",
+            counted(conflicts.len(), "image")
         );
     }
     indexed.index.write(path, dir)?;

@@ -83,34 +83,43 @@ impl Index {
             reason,
         };
         let file = File::open(path).map_err(FileError::new("open the index", path))?;
-        let reader = FileReader::try_new_buffered(file, None).map_err(|e| wrong(e.to_string()))?;
-        let metadata = reader.schema().metadata().clone();
-        let get = |key: &str| metadata.get(key).map(String::as_str).unwrap_or_default();
-        if get("headstart.format") != FORMAT {
-            return Err(wrong("its metadata does not say so".to_owned()));
-        }
-        if get("headstart.version") != VERSION {
-            let version = get("headstart.version");
-            return Err(wrong(format!(
-                "it has version {version}, expected {VERSION}"
-            )));
-        }
-        let mut index = Index {
-            classes: Vec::new(),
-            entries: Vec::new(),
-        };
-        for batch in reader {
-            let batch = batch.map_err(|e| wrong(e.to_string()))?;
-            index
-                .append(&batch)
-                .ok_or_else(|| wrong("its columns are not those of an index".to_owned()))?;
-        }
-        if index.digest().to_string() != get("headstart.digest") {
-            return Err(wrong("its content does not match its digest".to_owned()));
-        }
-        Ok(index)
+        crate::quietly::catch(|| parse(file))
+            .unwrap_or_else(|| Err("its structure is damaged".to_owned()))
+            .map_err(wrong)
     }
+}
 
+fn parse(file: File) -> Result<Index, String> {
+    let wrong = |reason: String| reason;
+    let reader = FileReader::try_new_buffered(file, None).map_err(|e| wrong(e.to_string()))?;
+    let metadata = reader.schema().metadata().clone();
+    let get = |key: &str| metadata.get(key).map(String::as_str).unwrap_or_default();
+    if get("headstart.format") != FORMAT {
+        return Err(wrong("its metadata does not say so".to_owned()));
+    }
+    if get("headstart.version") != VERSION {
+        let version = get("headstart.version");
+        return Err(wrong(format!(
+            "it has version {version}, expected {VERSION}"
+        )));
+    }
+    let mut index = Index {
+        classes: Vec::new(),
+        entries: Vec::new(),
+    };
+    for batch in reader {
+        let batch = batch.map_err(|e| wrong(e.to_string()))?;
+        index
+            .append(&batch)
+            .ok_or_else(|| wrong("its columns are not those of an index".to_owned()))?;
+    }
+    if index.digest().to_string() != get("headstart.digest") {
+        return Err(wrong("its content does not match its digest".to_owned()));
+    }
+    Ok(index)
+}
+
+impl Index {
     /// Appends a batch's rows; `None` if the columns are not as specified.
     fn append(&mut self, batch: &RecordBatch) -> Option<()> {
         let ids = batch
@@ -124,7 +133,11 @@ impl Index {
         let labels = batch.column_by_name("label")?.as_any();
         let labels = labels.downcast_ref::<DictionaryArray<Int32Type>>()?;
         let names = labels.values().as_any().downcast_ref::<StringArray>()?;
-        self.classes = names.iter().flatten().map(str::to_owned).collect();
+        let classes: Vec<String> = names.iter().flatten().map(str::to_owned).collect();
+        if !self.entries.is_empty() && classes != self.classes {
+            return None;
+        }
+        self.classes = classes;
         for i in 0..batch.num_rows() {
             let label = match labels.key(i) {
                 Some(code) if code < self.classes.len() => Some(code as u32),

@@ -141,7 +141,7 @@ fn look(path: &Path, relative: &[u8]) -> Look {
             _ if head.is_empty() => Look::Broken("empty file".to_owned()),
             _ => Look::Broken("not an image, whatever its name says".to_owned()),
         },
-        Err(e) if claims => Look::Broken(walk::describe(&e)),
-        Err(_) => Look::Clutter,
+        // Whatever its name: it may be an image.
+        Err(e) => Look::Broken(walk::describe(&e)),
     }
 }

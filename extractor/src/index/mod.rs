@@ -124,12 +124,15 @@ impl Index {
             .collect()
     }
 
-    /// Ids that occur with more than one label, with all their paths.
+    /// Ids that occur with more than one label, with all their entries. A copy without a label
+    /// contradicts nothing.
     pub fn label_conflicts(&self) -> BTreeMap<ImageId, Vec<&Entry>> {
-        let mut first: HashMap<ImageId, Option<u32>> = HashMap::new();
+        let mut first: HashMap<ImageId, u32> = HashMap::new();
         let mut conflicts = BTreeMap::new();
         for entry in &self.entries {
-            if *first.entry(entry.id).or_insert(entry.label) != entry.label {
+            if let Some(label) = entry.label
+                && *first.entry(entry.id).or_insert(label) != label
+            {
                 conflicts.insert(entry.id, Vec::new());
             }
         }

@@ -162,3 +162,38 @@ fn a_cached_digest_is_used_only_while_the_file_is_the_same() {
     let ids: Vec<_> = changed.index.entries.iter().map(|e| e.id).collect();
     assert_eq!(ids, [Digest::of(&png(9)), wrong]);
 }
+
+#[test]
+fn a_copy_without_a_label_contradicts_nothing() {
+    let indexed = index(&[
+        ("Cat/1.png", &png(1)),
+        ("loose.png", &png(1)),
+        ("Dog/2.png", &png(2)),
+    ]);
+    assert!(indexed.index.label_conflicts().is_empty());
+}
+
+/// Whatever is wrong with the file, reading it is an error or gives the same index.
+#[test]
+fn a_damaged_index_never_panics() {
+    let root = folder(&[
+        ("Cat/1.png", &png(1)),
+        ("Dog/2.png", &png(2)),
+        ("3.png", &png(3)),
+    ]);
+    let written = Index::of_folder(root.path(), &DigestCache::default(), || ())
+        .unwrap()
+        .index;
+    let file = root.path().join("index.arrow");
+    written.write(&file, root.path()).unwrap();
+    let whole = std::fs::read(&file).unwrap();
+    let damaged = root.path().join("damaged.arrow");
+    for at in 0..whole.len() {
+        let mut bytes = whole.clone();
+        bytes[at] = bytes[at].wrapping_add(0x55);
+        std::fs::write(&damaged, &bytes).unwrap();
+        if let Ok(read) = Index::read(&damaged) {
+            assert_eq!(read, written, "byte {at}");
+        }
+    }
+}

@@ -7,7 +7,7 @@ use crate::backbone::Spec;
 use crate::decode::{DECODER, Exif};
 use crate::digest::Digest;
 use crate::files::{FileError, write_atomically};
-use crate::preprocess::Preset;
+use crate::preprocess::{Layout, Preset};
 use crate::resize::RESIZE;
 
 pub(super) const STORE_JSON: &str = "store.json";
@@ -53,6 +53,11 @@ pub struct StoreKey {
     pub backbone: Digest,
     /// Which of its outputs is the feature map.
     pub feature_tensor: String,
+    /// Order of the input's axes.
+    pub input_layout: Layout,
+    /// Order of the feature map's axes if the description says; else it follows from the map's
+    /// shape.
+    pub feature_layout: Option<Layout>,
     /// Arithmetic the backbone ran in.
     pub precision: String,
     /// Decoder and its version.
@@ -87,6 +92,8 @@ impl StoreKey {
             format: FORMAT_VERSION,
             backbone: spec.digest,
             feature_tensor: spec.feature_tensor.clone(),
+            input_layout: spec.input_layout,
+            feature_layout: spec.feature_layout,
             precision: "fp32".to_owned(),
             decoder: DECODER.to_owned(),
             exif,
@@ -135,6 +142,8 @@ impl StoreKey {
             format,
             backbone,
             feature_tensor,
+            input_layout,
+            feature_layout,
             precision,
             decoder,
             exif,

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::decode::Exif;
 use crate::digest::Digest;
-use crate::preprocess::Preset;
+use crate::preprocess::{Layout, Preset};
 
 const SHAPE: MapShape = MapShape {
     height: 2,
@@ -19,6 +19,8 @@ fn store_key(dtype: Dtype) -> StoreKey {
         format: FORMAT_VERSION,
         backbone: Digest::of(b"a backbone"),
         feature_tensor: "features".to_owned(),
+        input_layout: Layout::Nhwc,
+        feature_layout: None,
         precision: "fp32".to_owned(),
         decoder: "a decoder".to_owned(),
         exif: Exif::Ignore,
@@ -135,7 +137,7 @@ fn a_damaged_batch_is_found() {
 #[test]
 fn every_key_field_is_in_the_digest_and_refused_if_it_differs() {
     let key = store_key(Dtype::F32);
-    let mut others = vec![key.clone(); 10];
+    let mut others = vec![key.clone(); 12];
     others[0].format = 2;
     others[1].backbone = Digest::of(b"another");
     others[2].feature_tensor.push('2');
@@ -146,6 +148,8 @@ fn every_key_field_is_in_the_digest_and_refused_if_it_differs() {
     others[7].input_size = [64, 64];
     others[8].preset = Preset::Caffe;
     others[9].dtype = Dtype::F16;
+    others[10].input_layout = Layout::Nchw;
+    others[11].feature_layout = Some(Layout::Nhwc);
     for other in others {
         assert_ne!(other.digest(), key.digest());
         let error = other.must_equal(&key, Path::new("x")).unwrap_err();

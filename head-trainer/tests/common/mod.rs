@@ -11,7 +11,7 @@ use extractor::digest::Digest;
 use extractor::engine::{EngineOptions, OnnxRuntime, Provider};
 use extractor::features::{self, Job, Report};
 use extractor::index::{DigestCache, Entry, Index};
-use extractor::preprocess::Preset;
+use extractor::preprocess::{Layout, Preset};
 use extractor::runtime::{self, Flavour};
 use extractor::store::writer::SHARD_BYTES;
 use extractor::store::{Dtype, IDENTITY, Provenance, ShardWriter, Store, StoreJson, StoreKey, key};
@@ -73,7 +73,7 @@ pub fn extract(images: &Path, backbone: &Path, data_dir: &Path) -> (PathBuf, Pat
     let engine = OnnxRuntime::open(model.bytes(), &options).unwrap();
     let mut backbone = model.with_engine(Box::new(engine), 64);
     let store = Store::open(&folder).unwrap();
-    let plan = features::plan(&index, &store);
+    let plan = features::plan(&index, Some(&store));
     let job = Job {
         root: images,
         folder: &folder,
@@ -149,6 +149,8 @@ impl MadeUp {
                 format: 1,
                 backbone: Digest::of(b"made up"),
                 feature_tensor: "features".to_owned(),
+                input_layout: Layout::Nhwc,
+                feature_layout: None,
                 precision: "fp32".to_owned(),
                 decoder: "none".to_owned(),
                 exif: Exif::Ignore,

@@ -116,7 +116,15 @@ impl std::fmt::Display for StoreFilter {
 pub fn find_store(root: &Path, filter: &StoreFilter) -> Result<PathBuf, DatasetError> {
     let (mut fitting, mut there) = (Vec::new(), Vec::new());
     for folder in store::find(root)? {
-        let json = store::key::read(&folder)?;
+        let json = match store::key::read(&folder) {
+            Ok(json) => json,
+            // One bad store must not keep the others from being used.
+            Err(e) if folder != root => {
+                tracing::warn!("passed over: {e}");
+                continue;
+            }
+            Err(e) => return Err(e.into()),
+        };
         let key = &json.key;
         let fits = filter.backbone.is_none_or(|d| d == key.backbone)
             && filter.preset.is_none_or(|p| p == key.preset)
@@ -220,6 +228,11 @@ impl Dataset {
         let (mut labelled, mut left_out) = labelled(&index);
         let index_digest = index.digest();
         let store = Store::open(store)?;
+        // Damage on disk must not become a wrong head, nor look like a missing row.
+        store
+            .shards()
+            .par_iter()
+            .try_for_each(|shard| shard.verify())?;
         let rejected = |entry: &&Entry| store.rejected(&entry.id).is_some();
         // A split of our own depends on the index alone, so that it is the same for every store; one
         // that the user brings need not name images that cannot be trained on.
@@ -258,11 +271,6 @@ impl Dataset {
                 });
             }
         };
-        // Damage on disk must not become a wrong head.
-        store
-            .shards()
-            .par_iter()
-            .try_for_each(|shard| shard.verify())?;
         let pooled_nc = pool::pool(&store, shape, &rows);
         Ok(Dataset {
             store,

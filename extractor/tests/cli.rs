@@ -422,3 +422,51 @@ fn folders_that_are_no_classes_are_warned_about() {
     fs::rename(images.join("train"), images.join("inner")).unwrap();
     warns(&images, "found 1 class, and a head tells two apart");
 }
+
+/// A signal ends the run after the batch in flight, what is complete is kept, and going on from
+/// there gives the same bits as a run without interruption.
+#[test]
+fn a_signal_keeps_what_is_complete() {
+    use std::process::{Command, Stdio};
+    let folder = tempfile::tempdir().unwrap();
+    let (data, images) = (folder.path().join("data"), folder.path().join("images"));
+    common::sample(&images, 100);
+    let mut child = Command::new(env!("CARGO_BIN_EXE_extractor"))
+        .args([
+            "features",
+            "--json",
+            "--ep",
+            "cpu",
+            "--batch-size",
+            "8",
+            "--backbone",
+        ])
+        .arg(common::small_backbone())
+        .arg(&images)
+        .env("ORT_DYLIB_PATH", common::library())
+        .env("HEADSTART_DATA_DIR", &data)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    // The store's folder appears when the engine is open and extraction begins.
+    while !data.join("features").exists() && child.try_wait().unwrap().is_none() {
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    let pid = child.id().to_string();
+    Command::new("kill").args(["-TERM", &pid]).status().unwrap();
+    let output = child.wait_with_output().unwrap();
+    // A machine fast enough to be done first has nothing to interrupt.
+    let code = output.status.code().unwrap();
+    assert!(code == 143 || code == 0, "exit {code}");
+    let first = if code == 143 && output.stdout.is_empty() {
+        0
+    } else {
+        json(&output.stdout)["counts"]["new"].as_u64().unwrap()
+    };
+    let rest = features(&data, &images, 0, &[]);
+    assert_eq!(rest["counts"]["cached"], first);
+    assert_eq!(rest["counts"]["new"], 200 - first);
+    let whole = features(&folder.path().join("other"), &images, 0, &[]);
+    assert!(rows(rest["store"].as_str().unwrap()) == rows(whole["store"].as_str().unwrap()));
+}

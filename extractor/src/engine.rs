@@ -106,15 +106,15 @@ pub struct OnnxRuntime {
     info: EngineInfo,
 }
 
-/// The process's one ONNX Runtime environment and the library it came from.
-static ENVIRONMENT: OnceLock<(PathBuf, Environment)> = OnceLock::new();
+/// The process's one ONNX Runtime environment.
+static ENVIRONMENT: OnceLock<Environment> = OnceLock::new();
 
 fn environment(library: &Path) -> Result<&'static Environment, EngineError> {
     // One thread at a time: the library knows one environment only, so a second one that lost a
     // race would take the log callback of both with it when it is dropped.
     static MAKING: Mutex<()> = Mutex::new(());
     let _making = MAKING.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some((_, environment)) = ENVIRONMENT.get() {
+    if let Some(environment) = ENVIRONMENT.get() {
         return Ok(environment);
     }
     // An absolute path: the loader would look for a relative one beside the binary.
@@ -129,7 +129,7 @@ fn environment(library: &Path) -> Result<&'static Environment, EngineError> {
         .with_logger(std::sync::Arc::new(log))
         .build()
         .map_err(EngineError::Model)?;
-    Ok(&ENVIRONMENT.get_or_init(|| (path, environment)).1)
+    Ok(ENVIRONMENT.get_or_init(|| environment))
 }
 
 /// ONNX Runtime's own log lines go to ours, one level down: its warnings are about its internals.

@@ -13,7 +13,7 @@ use std::sync::mpsc;
 use rayon::prelude::*;
 
 use crate::backbone::{Backbone, BackboneError, MapShape};
-use crate::decode::{self, DecodeError, Exif, RgbImage};
+use crate::decode::{self, Exif, RgbImage};
 use crate::digest::{Digest, ImageId};
 use crate::index::{Entry, Index};
 use crate::preprocess::Preprocessor;
@@ -110,18 +110,18 @@ pub trait Report {
     fn rejected(&self, path: &[u8], reason: &str);
 }
 
-/// One image, read and preprocessed, or the reason why not.
-enum Loaded {
-    Ready,
+/// Why an image has no input.
+enum Trouble {
+    /// It cannot be decoded: that follows from its bytes.
     Broken(String),
-    /// The bytes of the index's image could not be had; nothing is known about the id.
+    /// Its bytes could not be had; nothing is known about the id.
     Absent(String),
 }
 
 /// A full input batch on its way to the backbone.
 struct InputBatch<'a> {
-    /// Entries in order; only those without a `Broken` have input.
-    entries: Vec<(&'a Entry, Loaded)>,
+    /// Entries in order; those without trouble have input.
+    entries: Vec<(&'a Entry, Result<(), Trouble>)>,
     input: Vec<f32>, // [batch_size, H, W, 3] or [batch_size, 3, H, W]
 }
 
@@ -215,10 +215,7 @@ struct RowWriter<'a> {
 impl RowWriter<'_> {
     fn write(&mut self, backbone: &mut Backbone, batch: InputBatch) -> Result<(), FeaturesError> {
         let mut features = Vec::new(); // [batch_size, h, w, c]
-        let any = batch
-            .entries
-            .iter()
-            .any(|(_, loaded)| matches!(loaded, Loaded::Ready));
+        let any = batch.entries.iter().any(|(_, loaded)| loaded.is_ok());
         let shape = if any {
             Some(backbone.run(&batch.input, &mut features)?)
         } else {
@@ -228,7 +225,7 @@ impl RowWriter<'_> {
         let mut rows = Vec::with_capacity(features.len()); // [ids, h, w, c]
         for (i, (entry, loaded)) in batch.entries.iter().enumerate() {
             match (loaded, shape) {
-                (Loaded::Ready, Some(shape)) => {
+                (Ok(()), Some(shape)) => {
                     let map = &features[i * shape.len()..][..shape.len()];
                     match representable(map, self.job.key.dtype) {
                         Ok(()) => {
@@ -238,9 +235,9 @@ impl RowWriter<'_> {
                         Err(reason) => self.reject(entry, reason, true)?,
                     }
                 }
-                (Loaded::Broken(reason), _) => self.reject(entry, reason.clone(), true)?,
-                (Loaded::Absent(reason), _) => self.reject(entry, reason.clone(), false)?,
-                (Loaded::Ready, None) => unreachable!("a batch with an image was run"),
+                (Err(Trouble::Broken(reason)), _) => self.reject(entry, reason.clone(), true)?,
+                (Err(Trouble::Absent(reason)), _) => self.reject(entry, reason.clone(), false)?,
+                (Ok(()), None) => unreachable!("a batch with an image was run"),
             }
         }
         if let Some(shape) = shape {
@@ -317,13 +314,9 @@ fn load_batch<'a>(
     let loaded = entries
         .par_iter()
         .zip(input.par_chunks_exact_mut(preprocessor.len()))
-        .map(|(entry, slot)| match load(root, entry, exif) {
-            Ok(image) => {
-                preprocessor.apply(&image, slot);
-                (*entry, Loaded::Ready)
-            }
-            Err(LoadError::Decode(e)) => (*entry, Loaded::Broken(e.to_string())),
-            Err(LoadError::Absent(reason)) => (*entry, Loaded::Absent(reason)),
+        .map(|(entry, slot)| {
+            let loaded = load(root, entry, exif);
+            (*entry, loaded.map(|image| preprocessor.apply(&image, slot)))
         })
         .collect();
     InputBatch {
@@ -332,18 +325,13 @@ fn load_batch<'a>(
     }
 }
 
-enum LoadError {
-    Decode(DecodeError),
-    Absent(String),
-}
-
-fn load(root: &Path, entry: &Entry, exif: Exif) -> Result<RgbImage, LoadError> {
+fn load(root: &Path, entry: &Entry, exif: Exif) -> Result<RgbImage, Trouble> {
     let path = root.join(std::ffi::OsStr::from_bytes(&entry.path));
-    let bytes = std::fs::read(path).map_err(|e| LoadError::Absent(crate::walk::describe(&e)))?;
+    let bytes = std::fs::read(path).map_err(|e| Trouble::Absent(crate::walk::describe(&e)))?;
     if Digest::of(&bytes) != entry.id {
-        return Err(LoadError::Absent("changed since it was indexed".to_owned()));
+        return Err(Trouble::Absent("changed since it was indexed".to_owned()));
     }
-    decode::decode_oriented(&bytes, exif).map_err(LoadError::Decode)
+    decode::decode_oriented(&bytes, exif).map_err(|e| Trouble::Broken(e.to_string()))
 }
 
 /// Architecture and model of the processor, for provenance.
@@ -356,3 +344,6 @@ fn processor() -> String {
         None => arch.to_owned(),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -89,11 +89,6 @@ impl Pending {
         written.map_err(FileError::new("write", &self.target))
     }
 
-    /// The temporary name, as long as the file is not published.
-    pub fn temporary_path(&self) -> &Path {
-        self.file.path()
-    }
-
     /// Gives the file another final name than the one it was started with (in the same folder).
     pub fn retarget(&mut self, target: PathBuf) {
         self.target = target;

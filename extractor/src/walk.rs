@@ -4,8 +4,8 @@
 //! Rules: folders directly below the root are the classes; everything below a class folder, at
 //! any depth, belongs to it; files directly in the root have no class. Names beginning with a dot
 //! are ignored. Symbolic links are followed, except to folders that are in the tree anyway, and no
-//! folder is entered twice. Sockets, pipes and
-//! devices are ignored without opening them. Must not know what an image is.
+//! folder is entered twice. Sockets, pipes and devices are ignored without opening them. Must not
+//! know what an image is.
 
 use std::collections::HashSet;
 use std::fs;
@@ -177,11 +177,12 @@ impl Walker {
                 let folder = (m.dev(), m.ino());
                 let is_real = self.real.contains(&folder);
                 let is_link = fs::symlink_metadata(path).is_ok_and(|m| m.is_symlink());
-                if if is_real {
+                let enter = if is_real {
                     !is_link
                 } else {
                     self.entered.insert(folder)
-                } {
+                };
+                if enter {
                     Seen::Folder
                 } else {
                     self.walk.ignored += 1;

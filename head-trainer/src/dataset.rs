@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use extractor::digest::{Digest, ImageId};
+use extractor::files::counted_as;
 use extractor::index::{Entry, Index, IndexError};
 use extractor::preprocess::Preset;
 use extractor::store::{self, Dtype, RowRef, Store, StoreError, StoreKey};
@@ -35,7 +36,7 @@ pub enum DatasetError {
     #[error(transparent)]
     Twice(#[from] DuplicateImage),
     /// A head tells two classes apart.
-    #[error("the index has {} ({}), but a head tells two classes apart{}", count(.0.len()), .0.join(", "), few(.0))]
+    #[error("the index has {} ({}), but a head tells two classes apart{}", counted_as(.0.len(), "class", "classes"), .0.join(", "), few(.0))]
     Classes(Vec<String>),
     /// No store fits.
     #[error("no feature store in {} is {wanted} (hint: run make features; there are: {})", root.display(), there.join(", "))]
@@ -64,13 +65,6 @@ pub enum DatasetError {
         /// The store.
         store: PathBuf,
     },
-}
-
-fn count(classes: usize) -> String {
-    match classes {
-        1 => "1 class".to_owned(),
-        n => format!("{n} classes"),
-    }
 }
 
 fn few(classes: &[String]) -> &'static str {

@@ -180,6 +180,18 @@ pub struct Backbone {
 }
 
 impl Backbone {
+    /// A backbone without a model, for tests with a fake engine.
+    #[cfg(test)]
+    pub(crate) fn fake(spec: Spec, engine: Box<dyn Engine>, batch_size: usize) -> Backbone {
+        Backbone {
+            spec,
+            batch_size,
+            path: PathBuf::from("fake.onnx"),
+            engine,
+            raw: Vec::new(),
+        }
+    }
+
     /// The engine it runs in.
     pub fn engine(&self) -> &dyn Engine {
         &*self.engine

@@ -4,6 +4,8 @@ use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use anyhow::Context;
+
 use crate::digest::Digest;
 use crate::files::{escape, escape_path};
 
@@ -105,13 +107,27 @@ pub fn exit(result: anyhow::Result<Outcome>) -> ExitCode {
     }
 }
 
+/// Sizes the thread pool: as wanted, or what the machine gives this process. Returns the number of
+/// threads.
+///
+/// # Errors
+/// When the threads cannot be started.
+pub fn set_threads(wanted: Option<u16>) -> anyhow::Result<usize> {
+    let available = std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = wanted.map_or(available, usize::from);
+    rayon::ThreadPoolBuilder::new()
+        .num_threads(threads)
+        .build_global()
+        .context("cannot start the worker threads")?;
+    Ok(threads)
+}
+
 /// Where the index of the images in `dir` lies by default: `DATA/indexes/NAME-DIGEST.arrow`, the
 /// digest being that of the folder's absolute path.
 ///
 /// # Errors
 /// When `dir` does not exist.
 pub fn default_index_path(data_dir: &Path, dir: &Path) -> anyhow::Result<PathBuf> {
-    use anyhow::Context;
     use std::os::unix::ffi::OsStrExt;
     let absolute = dir
         .canonicalize()

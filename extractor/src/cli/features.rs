@@ -6,7 +6,7 @@ use std::time::Instant;
 use anyhow::Context;
 use serde_json::json;
 
-use super::common::{Outcome, OutputArgs, default_index_path, skipped_line};
+use super::common::{Outcome, OutputArgs, default_index_path, set_threads, skipped_line};
 use super::index;
 use super::signals::Signals;
 use crate::backbone::{self, Backbone, Model, Overrides};
@@ -124,6 +124,7 @@ impl Args {
             );
         }
 
+        let total = plan.cached + plan.rejected.len() + plan.missing.len();
         let mut counts = Counts {
             cached: plan.cached,
             new: 0,
@@ -187,7 +188,7 @@ impl Args {
             grouped(counts.new as u64),
             grouped(counts.rejected as u64),
         );
-        text += &index::class_lines(index);
+        text += &index::class_lines(index, total);
         if let Some(shape) = shape {
             let bytes = shape.len() * key.dtype.size_bytes();
             text += &format!(
@@ -206,8 +207,7 @@ impl Args {
         } else {
             text += "engine    not needed\n";
         }
-        let left = plan.cached + plan.rejected.len() + plan.missing.len()
-            - (counts.cached + counts.new + counts.rejected);
+        let left = total - (counts.cached + counts.new + counts.rejected);
         if left > 0 {
             text += &format!(
                 "left      {} images (run the same command again)\n",
@@ -281,17 +281,6 @@ pub(crate) fn open_engine(
     };
     OnnxRuntime::open(model.bytes(), &options)
         .with_context(|| format!("cannot open the backbone {}", escape_path(&model.path)))
-}
-
-/// Sizes the thread pool; returns the number of threads.
-fn set_threads(wanted: Option<u16>) -> anyhow::Result<usize> {
-    let available = std::thread::available_parallelism().map_or(1, usize::from);
-    let threads = wanted.map_or(available, usize::from);
-    rayon::ThreadPoolBuilder::new()
-        .num_threads(threads)
-        .build_global()
-        .context("cannot start the worker threads")?;
-    Ok(threads)
 }
 
 fn warn_of(model: &Model) {

@@ -36,20 +36,20 @@ impl Args {
         };
         let indexed = make(&self.dir, &path, self.strict, self.rehash, output)?;
         let index = &indexed.index;
-        let counts = index.class_counts();
+        let (counts, unique) = (index.class_counts(), index.unique().len());
         let mut text = format!(
             "index     {}\nimages    {} ({} different)\n",
             escape_path(&path),
             grouped(index.entries.len() as u64),
-            grouped(index.unique().len() as u64)
+            grouped(unique as u64)
         );
-        text += &class_lines(index);
+        text += &class_lines(index, unique);
         output.print(
             &json!({
                 "index": escape_path(&path),
                 "digest": index.digest(),
                 "images": index.entries.len(),
-                "unique": index.unique().len(),
+                "unique": unique,
                 "classes": index.classes.iter().zip(counts).collect::<Vec<_>>(),
                 "skipped": indexed.skipped.len(),
                 "ignored": indexed.ignored,
@@ -70,13 +70,13 @@ impl Args {
 /// Messages of one kind before only their number is said.
 const SHOWN: usize = 5;
 
-/// A line a class, with its number of files, and one for copies of the same image.
-pub fn class_lines(index: &Index) -> String {
+/// A line a class, with its number of files, and one for copies: `unique` images are different.
+pub fn class_lines(index: &Index, unique: usize) -> String {
     let mut text = String::new();
     for (name, count) in index.classes.iter().zip(index.class_counts()) {
         text += &format!("class     {name}: {}\n", counted(count, "file"));
     }
-    let copies = index.entries.len() - index.unique().len();
+    let copies = index.entries.len() - unique;
     if copies > 0 {
         text += &format!(
             "copies    {}: the same images again\n",

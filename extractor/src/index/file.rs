@@ -87,39 +87,7 @@ impl Index {
             .unwrap_or_else(|| Err("its structure is damaged".to_owned()))
             .map_err(wrong)
     }
-}
 
-fn parse(file: File) -> Result<Index, String> {
-    let wrong = |reason: String| reason;
-    let reader = FileReader::try_new_buffered(file, None).map_err(|e| wrong(e.to_string()))?;
-    let metadata = reader.schema().metadata().clone();
-    let get = |key: &str| metadata.get(key).map(String::as_str).unwrap_or_default();
-    if get("headstart.format") != FORMAT {
-        return Err(wrong("its metadata does not say so".to_owned()));
-    }
-    if get("headstart.version") != VERSION {
-        let version = get("headstart.version");
-        return Err(wrong(format!(
-            "it has version {version}, expected {VERSION}"
-        )));
-    }
-    let mut index = Index {
-        classes: Vec::new(),
-        entries: Vec::new(),
-    };
-    for batch in reader {
-        let batch = batch.map_err(|e| wrong(e.to_string()))?;
-        index
-            .append(&batch)
-            .ok_or_else(|| wrong("its columns are not those of an index".to_owned()))?;
-    }
-    if index.digest().to_string() != get("headstart.digest") {
-        return Err(wrong("its content does not match its digest".to_owned()));
-    }
-    Ok(index)
-}
-
-impl Index {
     /// Appends a batch's rows; `None` if the columns are not as specified.
     fn append(&mut self, batch: &RecordBatch) -> Option<()> {
         let ids = batch
@@ -152,4 +120,32 @@ impl Index {
         }
         Some(())
     }
+}
+
+/// Reads and checks an index; the error says what is wrong with it.
+fn parse(file: File) -> Result<Index, String> {
+    let reader = FileReader::try_new_buffered(file, None).map_err(|e| e.to_string())?;
+    let metadata = reader.schema().metadata().clone();
+    let get = |key: &str| metadata.get(key).map(String::as_str).unwrap_or_default();
+    if get("headstart.format") != FORMAT {
+        return Err("its metadata does not say so".to_owned());
+    }
+    if get("headstart.version") != VERSION {
+        let version = get("headstart.version");
+        return Err(format!("it has version {version}, expected {VERSION}"));
+    }
+    let mut index = Index {
+        classes: Vec::new(),
+        entries: Vec::new(),
+    };
+    for batch in reader {
+        let batch = batch.map_err(|e| e.to_string())?;
+        index
+            .append(&batch)
+            .ok_or("its columns are not those of an index")?;
+    }
+    if index.digest().to_string() != get("headstart.digest") {
+        return Err("its content does not match its digest".to_owned());
+    }
+    Ok(index)
 }

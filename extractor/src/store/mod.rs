@@ -232,9 +232,7 @@ impl Store {
     pub fn provenances(&self) -> BTreeSet<&Provenance> {
         self.shards.iter().map(Shard::provenance).collect()
     }
-}
 
-impl Store {
     /// A warning if the rows were not all computed the same way.
     pub fn mixture(&self) -> Option<String> {
         let provenances = self.provenances();

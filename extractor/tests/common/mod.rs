@@ -52,17 +52,16 @@ pub fn extractor(data_dir: &Path) -> assert_cmd::Command {
     command
 }
 
-/// A small backbone, made once: the seeded ResNet50 at 32 pixels (maps 1x1x2048).
+/// A small backbone: the seeded ResNet50 at 32 pixels (maps 1x1x2048). It lies in the build's own
+/// folder for tests, so that no run leaves a copy behind.
 pub fn small_backbone() -> &'static Path {
-    static PATH: OnceLock<(tempfile::TempDir, PathBuf)> = OnceLock::new();
-    let (_, path) = PATH.get_or_init(|| {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("small.onnx");
+    static PATH: OnceLock<PathBuf> = OnceLock::new();
+    PATH.get_or_init(|| {
+        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join("small.onnx");
         let options = extractor::backbone::seed::SeedOptions { seed: 1, size: 32 };
         extractor::backbone::seed::write(&path, &options).unwrap();
-        (folder, path)
-    });
-    path
+        path
+    })
 }
 
 /// Draws a sample set of `per_class` images a class into `folder`.

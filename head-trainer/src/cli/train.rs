@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use anyhow::Context;
 use extractor::backbone::described_preset;
-use extractor::cli::common::{Outcome, OutputArgs, default_index_path};
+use extractor::cli::common::{Outcome, OutputArgs, default_index_path, set_threads};
 use extractor::digest::Digest;
 use extractor::files::escape_path;
 use extractor::preprocess::Preset;
@@ -131,12 +131,7 @@ impl Args {
     pub fn run(self, output: &OutputArgs) -> anyhow::Result<Outcome> {
         let started = Instant::now();
         let config = self.config()?;
-        if let Some(threads) = self.threads {
-            rayon::ThreadPoolBuilder::new()
-                .num_threads(threads.into())
-                .build_global()
-                .context("cannot start the worker threads")?;
-        }
+        set_threads(self.threads)?;
         let index_path = match (&self.index, &self.dir) {
             (Some(path), _) => path.clone(),
             (None, Some(dir)) => default_index_path(&output.data_dir, dir)?,

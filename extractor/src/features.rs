@@ -290,7 +290,7 @@ fn representable(map: &[f32], dtype: Dtype) -> Result<(), String> {
         Dtype::F32 => f32::MAX,
         Dtype::F16 => half::f16::MAX.to_f32(),
     };
-    match map.iter().find(|v| !(v.abs() <= limit)) {
+    match map.iter().find(|v| v.is_nan() || v.abs() > limit) {
         None => Ok(()),
         Some(v) if !v.is_finite() => Err(format!("the backbone gives a feature that is {v}")),
         Some(v) => Err(format!(

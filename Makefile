@@ -55,23 +55,33 @@ endif
 
 results := $(if $(stand_ins),$(demo),data)
 STORE ?= $(results)/features
-index_flag := $(if $(findstring sample set,$(stand_ins)),--index $(demo)/indexes/sample.arrow)
+# The index of a stand-in's results lies with them, under a name that follows from the folder's.
+index_flag := $(if $(stand_ins),--index "$(demo)/indexes/$(if $(findstring sample set,$(stand_ins)),sample,$(shell printf %s '$(images)' | cksum | cut -d' ' -f1)).arrow")
 
-note = note: $(strip $(stand_ins)) stand in for the real ones (get them: make backbone, DATA=DIR); results go to $(demo)
+note = note: using $(strip $(stand_ins)), since none was given or found in data/ (hint: make backbone; $(if $(DATA),BACKBONE=FILE,$(if $(BACKBONE),DATA=DIR,DATA=DIR BACKBONE=FILE))); results go to $(demo)
 
 # Exit 3 means: done, some images skipped.
 skips_are_fine := || { code=$$?; [ $$code -eq 3 ] || exit $$code; }
 
+fetch_runtime := $(extractor) runtime fetch --flavour $(if $(filter cuda,$(EP)),cuda,cpu) > /dev/null
+
 # ---- the pipeline ------------------------------------------------------------------------------
 
 .PHONY: features
-features: runtime $(stand_in_files) ## compute the features that the store lacks (stage one)
+features: check build $(stand_in_files) ## compute the features that the store lacks (stage one)
 	@$(if $(stand_ins),echo "$(note)" >&2)
+	@$(fetch_runtime) || true # a run that finds everything cached needs none
 	@$(extractor) features "$(images)" --backbone "$(model)" --store "$(STORE)" $(index_flag) --ep $(EP) $(FEATURES_ARGS) $(skips_are_fine)
 
 .PHONY: train-head
-train-head: build ## train a head on cached features (stage two)
+train-head: check build ## train a head on cached features (stage two)
+	@$(if $(stand_ins),echo "$(note)" >&2)
 	@$(head_trainer) train "$(images)" --backbone "$(model)" --store "$(STORE)" $(index_flag) --runs "$(results)/runs" $(HEAD_ARGS) $(skips_are_fine)
+
+.PHONY: check
+check:
+	@[ -z "$(DATA)" ] || [ -d "$(DATA)" ] || { echo "error: DATA=$(DATA) is not a folder (hint: it must hold one sub-folder of images a class)" >&2; exit 1; }
+	@[ -z "$(BACKBONE)" ] || [ -f "$(BACKBONE)" ] || { echo "error: BACKBONE=$(BACKBONE) is not a file (hint: make backbone exports the ImageNet ResNet50)" >&2; exit 1; }
 
 .PHONY: demo
 demo: ## both stages on a synthetic sample set and an untrained ResNet50
@@ -83,7 +93,7 @@ backbone: ## export Keras's ImageNet ResNet50 to data/backbones/resnet50.onnx (d
 
 .PHONY: runtime
 runtime: build ## fetch ONNX Runtime's shared library, once
-	@$(extractor) runtime fetch --flavour $(if $(filter cuda,$(EP)),cuda,cpu) > /dev/null
+	@$(fetch_runtime)
 
 $(sample_marker): | build
 	@$(extractor) sample $(demo)/sample > /dev/null
@@ -103,15 +113,20 @@ test: runtime ## the everyday tests: Rust and ONNX Runtime only
 
 .PHONY: test-all
 test-all: test ## all tests: adds the slow ones and the Python peers
-	$(CARGO) test --release --locked --tests -- --ignored --skip speed
+	$(CARGO) test --release --locked -p head-trainer --test accuracy -- --ignored
 	$(PYTHON) scripts/test_export_resnet50.py
 	$(PYTHON) scripts/test_read_store.py
+
+.PHONY: bench
+bench: ## benchmarks: WHAT=head times the solvers on 18,610 x 2,048 features
+	@[ "$(WHAT)" = head ] || { echo "error: make bench WHAT=head is the only one so far" >&2; exit 2; }
+	$(CARGO) test --release --locked -p head-trainer --test speed -- --ignored --nocapture --test-threads 1
 
 .PHONY: lint
 lint: ## formatting, clippy and documentation, warnings denied
 	$(CARGO) fmt --check
 	$(CARGO) clippy --release --locked --all-targets -- -D warnings
-	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --release --locked --no-deps --document-private-items
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --release --locked --no-deps
 
 .PHONY: help
 help: ## this list

@@ -1,28 +1,56 @@
 //! Decodes one image file's bytes to 8-bit RGB, strictly and within limits.
 //!
-//! - JPEG by `zune-jpeg` in strict mode: a cut or corrupt scan is an error, never a half-grey image
-//!   that would be trained on. A missing end marker and trailing bytes are accepted. (The `image`
-//!   crate decodes JPEGs with the same library, but leniently.)
+//! - JPEG by `zune-jpeg` in strict mode: a cut or corrupt scan is an error (`decode/jpeg.rs`).
 //! - PNG, GIF (first frame), BMP and WebP by the `image` crate.
-//! - 16-bit samples are scaled to 8 bits; grey is replicated; palettes are expanded; alpha is
-//!   dropped, as TensorFlow and Pillow do; EXIF orientation is ignored, as TensorFlow does.
+//! - 16-bit samples are scaled to 8 bits (0 to 65,535 becomes 0 to 255); grey is replicated;
+//!   palettes are expanded; alpha is dropped, as TensorFlow and Pillow do.
+//!   CMYK is converted without a colour profile, as they do.
+//! - The EXIF orientation is ignored, as TensorFlow does, unless asked for ([`Exif`]).
 //! - The pixel count is checked from the header, before anything is allocated.
 //!
 //! Must not know about paths, sizes wanted or colour presets.
 
+mod jpeg;
+
 use std::io::Cursor;
 
-use image::{ImageDecoder, ImageFormat, ImageReader};
-use zune_jpeg::JpegDecoder;
-use zune_jpeg::zune_core::bytestream::ZCursor;
-use zune_jpeg::zune_core::colorspace::ColorSpace;
-use zune_jpeg::zune_core::options::DecoderOptions;
-
+use image::metadata::Orientation;
+use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader};
 /// Name and version of the decoder: part of a store's key, since it changes pixels.
 pub const DECODER: &str = "zune-jpeg 0.5.15 strict, image 0.25.10";
 
 /// More pixels than this are refused: 100 million, 300 MB as RGB.
 pub const MAX_PIXELS: u64 = 100_000_000;
+
+/// What to do with the orientation that a camera noted in an image's EXIF block.
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    Default,
+    PartialEq,
+    Eq,
+    serde::Serialize,
+    serde::Deserialize,
+    clap::ValueEnum,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum Exif {
+    /// Turn and mirror the image as noted (JPEG, PNG and WebP); nonsense counts as upright.
+    Apply,
+    /// Take the pixels as they are stored: as TensorFlow does.
+    #[default]
+    Ignore,
+}
+
+impl std::fmt::Display for Exif {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Exif::Apply => "apply",
+            Exif::Ignore => "ignore",
+        })
+    }
+}
 
 /// A decoded image: `pixels[(y * width + x) * 3 + c]`, RGB, 8 bits.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -101,19 +129,30 @@ pub fn has_image_extension(name: &[u8]) -> bool {
     EXTENSIONS.iter().any(|e| e.as_bytes() == extension)
 }
 
-/// Decodes an image of any supported format, recognised by its content.
+/// Decodes an image of any supported format, recognised by its content, as it is stored.
 ///
 /// # Errors
 /// [`DecodeError`] when the bytes are no image, a broken image or a too large one. Never panics.
 pub fn decode_rgb8(bytes: &[u8]) -> Result<RgbImage, DecodeError> {
+    decode_oriented(bytes, Exif::Ignore)
+}
+
+/// [`decode_rgb8`], with the EXIF orientation applied if `exif` says so.
+///
+/// # Errors
+/// As [`decode_rgb8`]. A damaged EXIF block is no error.
+pub fn decode_oriented(bytes: &[u8], exif: Exif) -> Result<RgbImage, DecodeError> {
     let Kind::Supported(format) = recognise(bytes) else {
         return Err(DecodeError::NotAnImage);
     };
     // Decoders are fed hostile bytes; an overflow check that fires in one of them must cost one
     // image, not the job.
-    std::panic::catch_unwind(|| match format {
-        ImageFormat::Jpeg => decode_jpeg(bytes),
-        format => decode_other(bytes, format),
+    crate::quietly::catch(|| {
+        let (image, orientation) = match format {
+            ImageFormat::Jpeg => jpeg::decode(bytes, exif),
+            format => decode_other(bytes, format, exif),
+        }?;
+        Ok(orient(image, orientation))
     })
     .unwrap_or(Err(DecodeError::Panic))
 }
@@ -125,139 +164,46 @@ fn check_size(width: u64, height: u64) -> Result<(), DecodeError> {
     Ok(())
 }
 
-fn decode_jpeg(bytes: &[u8]) -> Result<RgbImage, DecodeError> {
-    let options = DecoderOptions::default()
-        .set_strict_mode(true)
-        .set_max_width(usize::MAX)
-        .set_max_height(usize::MAX)
-        .jpeg_set_out_colorspace(ColorSpace::RGB);
-    let mut decoder = JpegDecoder::new_with_options(ZCursor::new(bytes), options);
-    decoder.decode_headers()?;
-    let (width, height) = decoder.dimensions().ok_or(DecodeError::NotAnImage)?;
-    check_size(width as u64, height as u64)?;
-    let pixels = decoder.decode()?;
-    if width == 0 || height == 0 || pixels.len() != width * height * 3 {
-        return Err(DecodeError::NotAnImage);
-    }
-    Ok(RgbImage {
-        width,
-        height,
-        pixels,
-    })
-}
-
-fn decode_other(bytes: &[u8], format: ImageFormat) -> Result<RgbImage, DecodeError> {
+fn decode_other(
+    bytes: &[u8],
+    format: ImageFormat,
+    exif: Exif,
+) -> Result<(RgbImage, Orientation), DecodeError> {
     let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
     let mut limits = image::Limits::default();
     limits.max_alloc = Some(MAX_PIXELS * 8);
     reader.limits(limits);
-    let decoder = reader.into_decoder()?;
+    let mut decoder = reader.into_decoder()?;
     let (width, height) = decoder.dimensions();
     check_size(width.into(), height.into())?;
-    let image = image::DynamicImage::from_decoder(decoder)?;
-    let pixels = image.into_rgb8().into_raw();
-    Ok(RgbImage {
+    let orientation = match exif {
+        Exif::Apply => decoder.orientation().ok(),
+        Exif::Ignore => None,
+    };
+    let pixels = DynamicImage::from_decoder(decoder)?.into_rgb8().into_raw();
+    let image = RgbImage {
         width: width as usize,
         height: height as usize,
         pixels,
-    })
+    };
+    Ok((image, orientation.unwrap_or(Orientation::NoTransforms)))
+}
+
+/// Turns and mirrors an image as its EXIF orientation says.
+fn orient(image: RgbImage, orientation: Orientation) -> RgbImage {
+    if orientation == Orientation::NoTransforms {
+        return image;
+    }
+    let (width, height) = (image.width as u32, image.height as u32); // at most MAX_PIXELS together
+    let stored = image::RgbImage::from_raw(width, height, image.pixels);
+    let mut turned = DynamicImage::from(stored.expect("width * height * 3 samples"));
+    turned.apply_orientation(orientation);
+    RgbImage {
+        width: turned.width() as usize,
+        height: turned.height() as usize,
+        pixels: turned.into_rgb8().into_raw(),
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn encode(image: image::DynamicImage, format: ImageFormat) -> Vec<u8> {
-        let mut bytes = Cursor::new(Vec::new());
-        image.write_to(&mut bytes, format).unwrap();
-        bytes.into_inner()
-    }
-
-    fn gradient() -> image::RgbImage {
-        image::RgbImage::from_fn(40, 30, |x, y| {
-            image::Rgb([(x * 6) as u8, (y * 8) as u8, 77])
-        })
-    }
-
-    #[test]
-    fn the_key_names_the_versions_that_are_built_in() {
-        let lock = include_str!("../../Cargo.lock");
-        for (name, version) in [("zune-jpeg", "0.5.15"), ("image", "0.25.10")] {
-            let entry = format!("name = \"{name}\"\nversion = \"{version}\"");
-            assert!(lock.contains(&entry), "Cargo.lock has another {name}");
-            assert!(DECODER.contains(&format!("{name} {version}")));
-        }
-    }
-
-    #[test]
-    fn lossless_formats_come_back_as_they_were() {
-        let image = gradient();
-        for format in [ImageFormat::Png, ImageFormat::Bmp, ImageFormat::WebP] {
-            let decoded = decode_rgb8(&encode(image.clone().into(), format)).unwrap();
-            assert_eq!((decoded.width, decoded.height), (40, 30));
-            assert_eq!(decoded.pixels, image.as_raw().as_slice(), "{format:?}");
-        }
-    }
-
-    #[test]
-    fn grey_alpha_and_sixteen_bits() {
-        let grey = image::GrayImage::from_pixel(2, 2, image::Luma([9]));
-        let decoded = decode_rgb8(&encode(grey.clone().into(), ImageFormat::Png)).unwrap();
-        assert_eq!(decoded.pixels, [9; 12]);
-        let decoded = decode_rgb8(&encode(grey.into(), ImageFormat::Jpeg)).unwrap();
-        assert!(decoded.pixels.iter().all(|&v| v.abs_diff(9) <= 1));
-        let alpha = image::RgbaImage::from_pixel(1, 1, image::Rgba([1, 2, 3, 0]));
-        assert_eq!(
-            decode_rgb8(&encode(alpha.into(), ImageFormat::Png))
-                .unwrap()
-                .pixels,
-            [1, 2, 3]
-        );
-        let deep = image::ImageBuffer::from_pixel(1, 1, image::Rgb([65535_u16, 32768, 0]));
-        let decoded = decode_rgb8(&encode(deep.into(), ImageFormat::Png)).unwrap();
-        assert_eq!(decoded.pixels, [255, 128, 0]);
-    }
-
-    #[test]
-    fn a_cut_jpeg_is_refused_but_a_missing_end_marker_is_not() {
-        let whole = encode(gradient().into(), ImageFormat::Jpeg);
-        let pixels = decode_rgb8(&whole).unwrap().pixels;
-        assert!(decode_rgb8(&whole[..whole.len() / 2]).is_err());
-        assert_eq!(
-            decode_rgb8(&whole[..whole.len() - 2]).unwrap().pixels,
-            pixels
-        );
-        let trailing = [&whole[..], b"\0\0trailing"].concat();
-        assert_eq!(decode_rgb8(&trailing).unwrap().pixels, pixels);
-    }
-
-    #[test]
-    fn what_is_no_image_is_refused() {
-        for bytes in [
-            &b""[..],
-            b"\xff\xd8",
-            b"<html>",
-            b"\xff\xd8\xff\xe0",
-            b"GIF89a",
-            b"BM",
-        ] {
-            assert!(decode_rgb8(bytes).is_err(), "{bytes:?}");
-        }
-        assert!(has_image_extension(b"a/b.JPeG") && !has_image_extension(b"Thumbs.db"));
-    }
-
-    proptest::proptest! {
-        #[test]
-        fn damaged_images_never_panic(cut in 0_usize..700, at in 0_usize..700, value: u8) {
-            for format in [ImageFormat::Jpeg, ImageFormat::Png, ImageFormat::Gif, ImageFormat::WebP] {
-                let mut bytes = encode(gradient().into(), format);
-                let at = at % bytes.len();
-                bytes[at] = value;
-                bytes.truncate(bytes.len() - cut.min(bytes.len()));
-                if let Err(DecodeError::Panic) = decode_rgb8(&bytes) {
-                    panic!("a decoder panicked");
-                }
-            }
-        }
-    }
-}
+mod tests;

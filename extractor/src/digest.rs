@@ -29,7 +29,7 @@ impl Digest {
     /// Whatever `reader` returns.
     pub fn of_reader(mut reader: impl Read) -> io::Result<Digest> {
         let mut hasher = Sha256::new();
-        let mut buffer = vec![0_u8; 1 << 20];
+        let mut buffer = vec![0_u8; 1 << 16];
         loop {
             match reader.read(&mut buffer) {
                 Ok(0) => return Ok(Digest(hasher.finalize().into())),

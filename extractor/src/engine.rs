@@ -6,7 +6,7 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Mutex, OnceLock, PoisonError};
 
 use ort::environment::Environment;
 use ort::ep::{self, ExecutionProvider};
@@ -73,8 +73,9 @@ pub enum EngineError {
     },
     /// CUDA was asked for and cannot be had.
     #[error(
-        "the CUDA execution provider cannot be used: {reason} (hint: make runtime EP=cuda gets a \
-         library with it; --ep cpu runs without)"
+        "the CUDA execution provider cannot be used: {reason} (hint: it needs the library that \
+         extractor runtime fetch --flavour cuda gets, an NVIDIA driver, and CUDA 13 and cuDNN 9 where \
+         the loader finds them, as by LD_LIBRARY_PATH; --ep cpu runs without)"
     )]
     Cuda {
         /// ONNX Runtime's reason.
@@ -109,6 +110,10 @@ pub struct OnnxRuntime {
 static ENVIRONMENT: OnceLock<(PathBuf, Environment)> = OnceLock::new();
 
 fn environment(library: &Path) -> Result<&'static Environment, EngineError> {
+    // One thread at a time: the library knows one environment only, so a second one that lost a
+    // race would take the log callback of both with it when it is dropped.
+    static MAKING: Mutex<()> = Mutex::new(());
+    let _making = MAKING.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some((_, environment)) = ENVIRONMENT.get() {
         return Ok(environment);
     }
@@ -159,6 +164,17 @@ pub fn version(library: &Path) -> Result<String, EngineError> {
     })
 }
 
+/// The part of ONNX Runtime's multi-line explanations that says what is missing.
+fn concise(reason: &str) -> String {
+    const MISSING: &str = ": cannot open shared object file";
+    if let Some(end) = reason.find(MISSING) {
+        let from = reason[..end].rfind(|c: char| c.is_whitespace() || "'\"(".contains(c));
+        return reason[from.map_or(0, |i| i + 1)..end + MISSING.len()].to_owned();
+    }
+    let line = reason.lines().next().unwrap_or_default();
+    line.chars().take(300).collect()
+}
+
 /// The version in a library's file name: `1.32.0` in `libonnxruntime.so.1.32.0` or
 /// `libonnxruntime.1.32.0.dylib`. (ONNX Runtime itself tells only through an unsafe call.)
 fn version_in(name: &str) -> Option<&str> {
@@ -201,12 +217,15 @@ impl OnnxRuntime {
                 .with_tf32(false)
                 .build()
                 .error_on_failure();
-            let builder = builder()?
+            // Some reasons (no device, an old driver) only show when the session is made.
+            let failed = |reason: String| EngineError::Cuda {
+                reason: concise(&reason),
+            };
+            builder()?
                 .with_execution_providers([provider])
-                .map_err(|e| EngineError::Cuda {
-                    reason: e.to_string(),
-                })?;
-            open(builder)
+                .map_err(|e| failed(e.to_string()))?
+                .commit_from_memory(model)
+                .map_err(|e| failed(e.to_string()))
         };
         let (session, provider, note) = match options.provider {
             Provider::Cpu => (open(builder()?)?, "CPU", None),
@@ -265,7 +284,19 @@ impl Engine for OnnxRuntime {
 
 #[cfg(test)]
 mod tests {
-    use super::version_in;
+    use super::{concise, version_in};
+
+    #[test]
+    fn a_missing_library_is_named_without_the_stack() {
+        let long = "/onnxruntime/core/session.cc:2200 onnxruntime::ProviderLibrary::Get() [ONNXRuntimeError] \
+                    : 1 : FAIL : Failed to load library libonnxruntime_providers_cuda.so with error: \
+                    libcublasLt.so.13: cannot open shared object file: No such file or directory\n)";
+        assert_eq!(
+            concise(long),
+            "libcublasLt.so.13: cannot open shared object file"
+        );
+        assert_eq!(concise("no device\nat f\nat g"), "no device");
+    }
 
     #[test]
     fn versions_are_read_off_library_names() {

@@ -1,7 +1,7 @@
 //! Stage one's runner: which images of an index lack a row, decode and preprocess them in worker
 //! threads, run the backbone, write the rows.
 //!
-//! Reads as reader -> mapper -> writer: [`missing`] lists the work, a decoding thread fills input
+//! Reads as reader -> mapper -> writer: [`plan`] lists the work, a decoding thread fills input
 //! batches, the calling thread runs the backbone and writes shards. Must not know where the index
 //! came from or what the features are for.
 
@@ -13,7 +13,7 @@ use std::sync::mpsc;
 use rayon::prelude::*;
 
 use crate::backbone::{Backbone, BackboneError, MapShape};
-use crate::decode::{self, DecodeError, RgbImage};
+use crate::decode::{self, DecodeError, Exif, RgbImage};
 use crate::digest::{Digest, ImageId};
 use crate::index::{Entry, Index};
 use crate::preprocess::Preprocessor;
@@ -61,8 +61,8 @@ pub struct Plan<'a> {
     pub rejected: Vec<(&'a Entry, String)>,
 }
 
-/// What of `index` is not in `store` yet.
-pub fn plan<'a>(index: &'a Index, store: &Store) -> Plan<'a> {
+/// What of `index` is not in `store` yet; all of it, if there is no store yet.
+pub fn plan<'a>(index: &'a Index, store: Option<&Store>) -> Plan<'a> {
     let mut plan = Plan {
         missing: Vec::new(),
         cached: 0,
@@ -70,6 +70,10 @@ pub fn plan<'a>(index: &'a Index, store: &Store) -> Plan<'a> {
     };
     for i in index.unique() {
         let entry = &index.entries[i];
+        let Some(store) = store else {
+            plan.missing.push(entry);
+            continue;
+        };
         if store.locate(&entry.id).is_some() {
             plan.cached += 1;
         } else if let Some(reason) = store.rejected(&entry.id) {
@@ -110,8 +114,8 @@ pub trait Report {
 enum Loaded {
     Ready,
     Broken(String),
-    /// The file's bytes are no longer those of the index: nothing is known about the id.
-    Changed,
+    /// The bytes of the index's image could not be had; nothing is known about the id.
+    Absent(String),
 }
 
 /// A full input batch on its way to the backbone.
@@ -149,12 +153,12 @@ pub fn extract(
     let batch_size = backbone.batch_size;
     let (sender, receiver) = mpsc::sync_channel::<InputBatch>(2);
     std::thread::scope(|scope| {
-        let root = job.root;
+        let (root, exif) = (job.root, job.key.exif);
         scope.spawn(move || {
             for entries in missing.chunks(batch_size) {
                 // A failed send means that the other side stopped with an error.
                 if sender
-                    .send(load_batch(root, entries, batch_size, &preprocessor))
+                    .send(load_batch(root, entries, batch_size, exif, &preprocessor))
                     .is_err()
                 {
                     break;
@@ -235,7 +239,8 @@ impl RowWriter<'_> {
                     }
                 }
                 (Loaded::Broken(reason), _) => self.reject(entry, reason.clone(), true)?,
-                _ => self.reject(entry, "changed since it was indexed".to_owned(), false)?,
+                (Loaded::Absent(reason), _) => self.reject(entry, reason.clone(), false)?,
+                (Loaded::Ready, None) => unreachable!("a batch with an image was run"),
             }
         }
         if let Some(shape) = shape {
@@ -305,19 +310,20 @@ fn load_batch<'a>(
     root: &Path,
     entries: &[&'a Entry],
     batch_size: usize,
+    exif: Exif,
     preprocessor: &Preprocessor,
 ) -> InputBatch<'a> {
     let mut input = vec![0.0; batch_size * preprocessor.len()];
     let loaded = entries
         .par_iter()
         .zip(input.par_chunks_exact_mut(preprocessor.len()))
-        .map(|(entry, slot)| match load(root, entry) {
+        .map(|(entry, slot)| match load(root, entry, exif) {
             Ok(image) => {
                 preprocessor.apply(&image, slot);
                 (*entry, Loaded::Ready)
             }
             Err(LoadError::Decode(e)) => (*entry, Loaded::Broken(e.to_string())),
-            Err(LoadError::Changed) => (*entry, Loaded::Changed),
+            Err(LoadError::Absent(reason)) => (*entry, Loaded::Absent(reason)),
         })
         .collect();
     InputBatch {
@@ -328,16 +334,16 @@ fn load_batch<'a>(
 
 enum LoadError {
     Decode(DecodeError),
-    Changed,
+    Absent(String),
 }
 
-fn load(root: &Path, entry: &Entry) -> Result<RgbImage, LoadError> {
+fn load(root: &Path, entry: &Entry, exif: Exif) -> Result<RgbImage, LoadError> {
     let path = root.join(std::ffi::OsStr::from_bytes(&entry.path));
-    let bytes = std::fs::read(path).map_err(|_| LoadError::Changed)?;
+    let bytes = std::fs::read(path).map_err(|e| LoadError::Absent(crate::walk::describe(&e)))?;
     if Digest::of(&bytes) != entry.id {
-        return Err(LoadError::Changed);
+        return Err(LoadError::Absent("changed since it was indexed".to_owned()));
     }
-    decode::decode_rgb8(&bytes).map_err(LoadError::Decode)
+    decode::decode_oriented(&bytes, exif).map_err(LoadError::Decode)
 }
 
 /// Architecture and model of the processor, for provenance.

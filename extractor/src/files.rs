@@ -80,6 +80,15 @@ impl Pending {
         self.file.as_file_mut()
     }
 
+    /// Appends `bytes` to the temporary file.
+    ///
+    /// # Errors
+    /// When they cannot be written.
+    pub fn write_all(&mut self, bytes: &[u8]) -> Result<(), FileError> {
+        let written = self.file.as_file_mut().write_all(bytes);
+        written.map_err(FileError::new("write", &self.target))
+    }
+
     /// The temporary name, as long as the file is not published.
     pub fn temporary_path(&self) -> &Path {
         self.file.path()
@@ -95,13 +104,22 @@ impl Pending {
     /// # Errors
     /// When one of these fails; the temporary file is then removed.
     pub fn publish(self) -> Result<PathBuf, FileError> {
+        let synced = self.file.as_file().sync_all();
+        synced.map_err(FileError::new("write", &self.target))?;
+        let target = self.publish_unsynced()?;
+        sync_folder(folder_of(&target))?;
+        Ok(target)
+    }
+
+    /// Renames the file to its final name without syncing anything: for what is quickly made again,
+    /// if a power failure takes it.
+    ///
+    /// # Errors
+    /// When it cannot be renamed; the temporary file is then removed.
+    pub fn publish_unsynced(self) -> Result<PathBuf, FileError> {
         let Pending { file, target } = self;
-        file.as_file()
-            .sync_all()
-            .map_err(FileError::new("write", &target))?;
         file.persist(&target)
             .map_err(|e| FileError::new("write", &target)(e.error))?;
-        sync_folder(folder_of(&target))?;
         Ok(target)
     }
 }
@@ -153,10 +171,7 @@ pub fn sync_folder(folder: &Path) -> Result<(), FileError> {
 /// When the folder or file cannot be written; `path` is then as it was.
 pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
     let mut pending = Pending::new(path)?;
-    pending
-        .file()
-        .write_all(bytes)
-        .map_err(FileError::new("write", path))?;
+    pending.write_all(bytes)?;
     pending.publish()?;
     Ok(())
 }
@@ -186,6 +201,16 @@ pub fn escape(path: &[u8]) -> String {
 /// [`escape`] for a path.
 pub fn escape_path(path: &Path) -> String {
     escape(path.as_os_str().as_bytes())
+}
+
+/// `1 image`, `2,000 images`.
+pub fn counted(n: usize, one: &str) -> String {
+    counted_as(n, one, &format!("{one}s"))
+}
+
+/// [`counted`] for a word with another plural.
+pub fn counted_as(n: usize, one: &str, many: &str) -> String {
+    format!("{} {}", grouped(n as u64), if n == 1 { one } else { many })
 }
 
 /// `12345678` as `12,345,678`.

@@ -14,6 +14,7 @@ pub mod files;
 pub mod index;
 pub mod preprocess;
 pub mod progress;
+mod quietly;
 pub mod resize;
 pub mod runtime;
 pub mod sample;

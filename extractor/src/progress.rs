@@ -56,7 +56,7 @@ impl Progress {
         let mut progress = Progress::new(what, "files", 0, quiet);
         if let Sink::Bar(bar) = &mut progress.sink {
             bar.unset_length();
-            let style = ProgressStyle::with_template("{msg} {human_pos} files {per_sec}");
+            let style = ProgressStyle::with_template("{spinner} {msg} {human_pos} files");
             bar.set_style(style.expect("a valid template"));
         }
         progress

@@ -10,7 +10,7 @@
 
 mod scene;
 
-use std::io::{self, Write as _};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::backbone::seed::random::Stream;
+use crate::files::Pending;
 
 /// Version of the generator: bumped whenever a picture's bytes change.
 pub const GENERATOR: u32 = 1;
@@ -77,7 +78,7 @@ impl Class {
     }
 }
 
-/// What [`write`] did.
+/// What [`write()`] did.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SampleSummary {
     /// The set's folder.
@@ -128,6 +129,9 @@ pub enum SampleError {
         /// The encoder's reason.
         source: image::ImageError,
     },
+    /// A file that could not be written.
+    #[error(transparent)]
+    File(#[from] crate::files::FileError),
     /// A file or folder that could not be read or written.
     #[error("cannot read or write {} (hint: check the folder's permissions and free space)", path.display())]
     Io {
@@ -195,9 +199,9 @@ pub fn write(
             path: path.clone(),
             source,
         })?;
-        let written = put(&path, &jpeg).map_err(io_error(&path))?;
+        let written = put(&path, &jpeg)?;
         progress(done.fetch_add(1, Ordering::Relaxed) + 1);
-        Ok((usize::from(written), jpeg.len() as u64))
+        Ok::<_, SampleError>((usize::from(written), jpeg.len() as u64))
     };
     let images = 2 * per_class;
     let (written, size_bytes) = (0..images)
@@ -248,7 +252,7 @@ fn claim(out: &Path, wanted: &Marker) -> Result<(), SampleError> {
     {
         return Err(SampleError::Foreign(out.to_owned()));
     }
-    put(&marker, text.as_bytes()).map_err(io_error(&marker))?;
+    put(&marker, text.as_bytes())?;
     Ok(())
 }
 
@@ -264,19 +268,15 @@ fn encode(class: Class, index: usize, seed: u64) -> image::ImageResult<Vec<u8>> 
 
 /// Puts `bytes` at `path` through a temporary sibling, unless they are there already; says
 /// whether it wrote.
-fn put(path: &Path, bytes: &[u8]) -> io::Result<bool> {
+fn put(path: &Path, bytes: &[u8]) -> Result<bool, SampleError> {
     match std::fs::read(path) {
         Ok(present) if present == bytes => return Ok(false),
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(io_error(path)(error)),
         _ => {}
     }
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(".headstart-").suffix(".tmp");
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    let mut file = builder.tempfile_in(path.parent().unwrap_or(Path::new(".")))?;
+    let mut file = Pending::new(path)?;
     file.write_all(bytes)?;
-    file.persist(path)?;
+    file.publish_unsynced()?;
     Ok(true)
 }
 

@@ -3,7 +3,8 @@
 //!
 //! Rules: folders directly below the root are the classes; everything below a class folder, at
 //! any depth, belongs to it; files directly in the root have no class. Names beginning with a dot
-//! are ignored. Symbolic links are followed, and no folder is entered twice. Sockets, pipes and
+//! are ignored. Symbolic links are followed, except to folders that are in the tree anyway, and no
+//! folder is entered twice. Sockets, pipes and
 //! devices are ignored without opening them. Must not know what an image is.
 
 use std::collections::HashSet;
@@ -43,6 +44,38 @@ pub struct FoundFile {
     pub path: Vec<u8>,
     /// Number of its class in [`Walk::classes`]; none for a file directly in the root.
     pub class: Option<u32>,
+    /// The file's metadata as far as they tell whether it changes.
+    pub stamp: Stamp,
+}
+
+/// What tells that a file is still the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Stamp {
+    /// Device number.
+    pub device: u64,
+    /// Inode number.
+    pub inode: u64,
+    /// Size in bytes.
+    pub size_bytes: u64,
+    /// Time of the last modification, nanoseconds since 1970.
+    pub modified_nanos: i64,
+    /// Time of the last change of content or metadata, nanoseconds since 1970.
+    pub changed_nanos: i64,
+}
+
+impl Stamp {
+    /// The stamp in a file's metadata.
+    pub fn of(metadata: &std::fs::Metadata) -> Stamp {
+        let nanos =
+            |secs: i64, nanos: i64| secs.saturating_mul(1_000_000_000).saturating_add(nanos);
+        Stamp {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            size_bytes: metadata.size(),
+            modified_nanos: nanos(metadata.mtime(), metadata.mtime_nsec()),
+            changed_nanos: nanos(metadata.ctime(), metadata.ctime_nsec()),
+        }
+    }
 }
 
 /// The folder given cannot be walked at all.
@@ -74,10 +107,12 @@ pub fn walk(root: &Path) -> Result<Walk, WalkError> {
     };
     let mut walker = Walker {
         walk: Walk::default(),
+        real: HashSet::new(),
         entered: HashSet::new(),
     };
     let metadata = fs::metadata(root).map_err(root_error)?;
-    walker.entered.insert((metadata.dev(), metadata.ino()));
+    walker.real.insert((metadata.dev(), metadata.ino()));
+    walker.mark_real_folders(root);
     let entries = sorted_entries(root).map_err(root_error)?;
     for (name, path) in entries {
         match walker.look(&path, &name) {
@@ -88,9 +123,10 @@ pub fn walk(root: &Path) -> Result<Walk, WalkError> {
                 let number = walker.walk.classes.len() as u32 - 1;
                 walker.enter(&path, &name, number);
             }
-            Seen::File => walker.walk.files.push(FoundFile {
+            Seen::File(stamp) => walker.walk.files.push(FoundFile {
                 path: name,
                 class: None,
+                stamp,
             }),
             Seen::Nothing => {}
         }
@@ -100,17 +136,36 @@ pub fn walk(root: &Path) -> Result<Walk, WalkError> {
 
 enum Seen {
     Folder,
-    File,
+    File(Stamp),
     Nothing,
 }
 
 struct Walker {
     walk: Walk,
+    /// Folders that are in the tree without any link: a link to one of them is not followed, so
+    /// that no link can take a class's images to another class.
+    real: HashSet<(u64, u64)>,
+    /// Folders entered through links.
     entered: HashSet<(u64, u64)>,
 }
 
 impl Walker {
-    /// What `path` is, links followed; a folder is marked as entered.
+    /// Fills `real` with the folders below `folder`. What cannot be read is left to the walk.
+    fn mark_real_folders(&mut self, folder: &Path) {
+        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+            let hidden = entry.file_name().as_bytes().starts_with(b".");
+            if hidden || !entry.file_type().is_ok_and(|t| t.is_dir()) {
+                continue;
+            }
+            if let Ok(m) = entry.metadata()
+                && self.real.insert((m.dev(), m.ino()))
+            {
+                self.mark_real_folders(&entry.path());
+            }
+        }
+    }
+
+    /// What `path` is, links followed; a folder reached by a link is marked as entered.
     fn look(&mut self, path: &Path, relative: &[u8]) -> Seen {
         let name = relative.rsplit(|&b| b == b'/').next().unwrap_or_default();
         if name.starts_with(b".") {
@@ -119,14 +174,21 @@ impl Walker {
         }
         match fs::metadata(path) {
             Ok(m) if m.is_dir() => {
-                if self.entered.insert((m.dev(), m.ino())) {
+                let folder = (m.dev(), m.ino());
+                let is_real = self.real.contains(&folder);
+                let is_link = fs::symlink_metadata(path).is_ok_and(|m| m.is_symlink());
+                if if is_real {
+                    !is_link
+                } else {
+                    self.entered.insert(folder)
+                } {
                     Seen::Folder
                 } else {
                     self.walk.ignored += 1;
                     Seen::Nothing
                 }
             }
-            Ok(m) if m.is_file() => Seen::File,
+            Ok(m) if m.is_file() => Seen::File(Stamp::of(&m)),
             Ok(_) => {
                 self.walk.ignored += 1;
                 Seen::Nothing
@@ -147,9 +209,10 @@ impl Walker {
             let relative = [relative, b"/", &name].concat();
             match self.look(&path, &relative) {
                 Seen::Folder => self.enter(&path, &relative, class),
-                Seen::File => self.walk.files.push(FoundFile {
+                Seen::File(stamp) => self.walk.files.push(FoundFile {
                     path: relative,
                     class: Some(class),
+                    stamp,
                 }),
                 Seen::Nothing => {}
             }
@@ -245,6 +308,25 @@ mod tests {
         ];
         assert_eq!(reasons, expected);
         assert_eq!(found.ignored, 1);
+    }
+
+    #[test]
+    fn a_link_never_takes_a_class_away() {
+        let (root, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        for path in [root.path().join("Cat/1.jpg"), root.path().join("Dog/2.jpg")] {
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, b"x").unwrap();
+        }
+        fs::create_dir(outside.path().join("sub")).unwrap();
+        fs::write(outside.path().join("sub/3.jpg"), b"x").unwrap();
+        symlink("../Dog", root.path().join("Cat/more")).unwrap();
+        symlink("Dog", root.path().join("Canine")).unwrap();
+        symlink(outside.path(), root.path().join("Emu")).unwrap();
+        symlink(outside.path(), root.path().join("Fox")).unwrap();
+        let found = walk(root.path()).unwrap();
+        assert_eq!(found.classes, ["Cat", "Dog", "Emu"]);
+        assert_eq!(paths(&found), ["Cat/1.jpg", "Dog/2.jpg", "Emu/sub/3.jpg"]);
+        assert_eq!(found.ignored, 3);
     }
 
     #[test]

@@ -107,6 +107,32 @@ fn f16_is_f32_rounded() {
     }
 }
 
+/// The EXIF mode is part of the key: it has a store of its own, in which an image with a noted
+/// orientation has other features and an image without has the same.
+#[test]
+fn exif_modes_do_not_mix() {
+    let folder = tempfile::tempdir().unwrap();
+    let (data, images) = (folder.path().join("data"), folder.path().join("images"));
+    common::sample(&images, 3);
+    let plain = walk_one(&images);
+    let jpeg = fs::read(&plain).unwrap();
+    let quarter_turn = b"\xff\xe1\0\x22Exif\0\0MM\0\x2a\0\0\0\x08\0\x01\
+        \x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0";
+    let turned = [&jpeg[..2], quarter_turn, &jpeg[2..]].concat();
+    fs::write(&plain, &turned).unwrap();
+    let ignored = features(&data, &images, 0, &[]);
+    let applied = features(&data, &images, 0, &["--exif", "apply"]);
+    assert_eq!(ignored["key"]["exif"], "ignore");
+    assert_eq!(applied["key"]["exif"], "apply");
+    assert_eq!(applied["counts"]["new"], 6);
+    let rows = |result: &serde_json::Value| rows(result["store"].as_str().unwrap());
+    let (ignored, applied) = (rows(&ignored), rows(&applied));
+    let turned = extractor::digest::Digest::of(&turned).to_string();
+    for (id, bits) in &ignored {
+        assert_eq!(applied[id] == *bits, *id != turned, "{id}");
+    }
+}
+
 #[test]
 fn broken_images_are_named_counted_and_remembered() {
     let folder = tempfile::tempdir().unwrap();
@@ -235,7 +261,7 @@ fn what_cannot_work_is_one_clear_line() {
         size,
         fine,
         None,
-        "input size is fixed, and not the 64x64 asked for",
+        "its input is 32x32, not the 64x64 asked for",
     );
     fails(
         &[images_arg, "--ep", "cuda"],
@@ -330,8 +356,91 @@ fn wrong_usage_exits_2() {
         &["features"][..],
         &["nonsense"],
         &["features", "x", "--ep", "tpu"],
+        &["features", "x", "--backbone", "y", "--exif", "turn"],
         &[],
     ] {
         common::extractor(data.path()).args(args).assert().code(2);
     }
+}
+
+/// A run that fails before anything is computed leaves no store behind for a trainer to trip over.
+#[test]
+fn a_failed_run_leaves_no_empty_store() {
+    let folder = tempfile::tempdir().unwrap();
+    let (data, images) = (folder.path().join("data"), folder.path().join("images"));
+    common::sample(&images, 1);
+    common::extractor(&data)
+        .env("ORT_DYLIB_PATH", common::small_backbone())
+        .args(["features", "--backbone"])
+        .arg(common::small_backbone())
+        .arg(&images)
+        .assert()
+        .code(1);
+    assert!(!data.join("features").exists());
+}
+
+#[test]
+fn folders_that_are_no_classes_are_warned_about() {
+    let folder = tempfile::tempdir().unwrap();
+    let (data, images) = (folder.path().join("data"), folder.path().join("images"));
+    common::sample(&images.join("train"), 1);
+    common::sample(&images.join("validation"), 2);
+    let warns = |dir: &Path, expected: &str| {
+        let mut command = common::extractor(&data);
+        command.args(["features", "--ep", "cpu", "--batch-size", "8", "--backbone"]);
+        command.arg(common::small_backbone()).arg(dir);
+        command.assert().code(0).stderr(contains(expected));
+    };
+    warns(&images, "look like a split, not like classes");
+    fs::remove_dir_all(images.join("validation")).unwrap();
+    fs::rename(images.join("train"), images.join("inner")).unwrap();
+    warns(&images, "found 1 class, and a head tells two apart");
+}
+
+/// A signal ends the run after the batch in flight, what is complete is kept, and going on from
+/// there gives the same bits as a run without interruption.
+#[test]
+fn a_signal_keeps_what_is_complete() {
+    use std::process::{Command, Stdio};
+    let folder = tempfile::tempdir().unwrap();
+    let (data, images) = (folder.path().join("data"), folder.path().join("images"));
+    common::sample(&images, 100);
+    let mut child = Command::new(env!("CARGO_BIN_EXE_extractor"))
+        .args([
+            "features",
+            "--json",
+            "--ep",
+            "cpu",
+            "--batch-size",
+            "8",
+            "--backbone",
+        ])
+        .arg(common::small_backbone())
+        .arg(&images)
+        .env("ORT_DYLIB_PATH", common::library())
+        .env("HEADSTART_DATA_DIR", &data)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    // The store's folder appears when the engine is open and extraction begins.
+    while !data.join("features").exists() && child.try_wait().unwrap().is_none() {
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+    let pid = child.id().to_string();
+    Command::new("kill").args(["-TERM", &pid]).status().unwrap();
+    let output = child.wait_with_output().unwrap();
+    // A machine fast enough to be done first has nothing to interrupt.
+    let code = output.status.code().unwrap();
+    assert!(code == 143 || code == 0, "exit {code}");
+    let first = if code == 143 && output.stdout.is_empty() {
+        0
+    } else {
+        json(&output.stdout)["counts"]["new"].as_u64().unwrap()
+    };
+    let rest = features(&data, &images, 0, &[]);
+    assert_eq!(rest["counts"]["cached"], first);
+    assert_eq!(rest["counts"]["new"], 200 - first);
+    let whole = features(&folder.path().join("other"), &images, 0, &[]);
+    assert!(rows(rest["store"].as_str().unwrap()) == rows(whole["store"].as_str().unwrap()));
 }

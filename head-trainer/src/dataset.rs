@@ -5,13 +5,13 @@
 //! places. Left out, and counted: images without a label, images with two labels, images that gave
 //! no features. Must not know about solvers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use extractor::digest::{Digest, ImageId};
 use extractor::index::{Entry, Index, IndexError};
 use extractor::preprocess::Preset;
-use extractor::store::{self, Dtype, RowRef, Store, StoreError};
+use extractor::store::{self, Dtype, RowRef, Store, StoreError, StoreKey};
 use rayon::prelude::*;
 
 use crate::pool;
@@ -48,12 +48,13 @@ pub enum DatasetError {
         there: Vec<String>,
     },
     /// Several stores fit.
-    #[error("several feature stores fit: {} (hint: choose with --backbone, --preset, --dtype or --store)", .0.join(", "))]
+    #[error("several feature stores fit: {} (hint: choose with --backbone, --preset, --dtype or --store; with make: BACKBONE=FILE, HEAD_ARGS=\"--preset NAME\")", .0.join(", "))]
     SeveralStores(Vec<String>),
     /// Images of the index were never extracted.
     #[error(
-        "{missing} of {total} images have no features in {} (hint: run make features on this data \
-         set and backbone first)", store.display()
+        "{missing} of {total} images have no features in {} (hint: run make features with this data \
+         set and this backbone first; DATA= and BACKBONE= must be the same for both verbs)",
+        store.display()
     )]
     Missing {
         /// Images without a row or a rejection.
@@ -88,6 +89,8 @@ pub struct StoreFilter {
     pub preset: Option<Preset>,
     /// Element type.
     pub dtype: Option<Dtype>,
+    /// If several stores fit still: the preprocessing that the backbone was trained with.
+    pub usual_preset: Option<Preset>,
 }
 
 impl std::fmt::Display for StoreFilter {
@@ -104,21 +107,41 @@ impl std::fmt::Display for StoreFilter {
     }
 }
 
-/// Finds the one store below `root` (or `root` itself) that `filter` fits.
+/// Finds the one store below `root` (or `root` itself) that `filter` fits. Stores without a row do
+/// not count. Where several fit, the backbone's usual preset wins, then f32, as these are what
+/// `extractor features` takes when nothing else is said.
 ///
 /// # Errors
 /// When none or several fit.
 pub fn find_store(root: &Path, filter: &StoreFilter) -> Result<PathBuf, DatasetError> {
     let (mut fitting, mut there) = (Vec::new(), Vec::new());
     for folder in store::find(root)? {
-        let json = store::key::read(&folder)?;
+        let json = match store::key::read(&folder) {
+            Ok(json) => json,
+            // One bad store must not keep the others from being used.
+            Err(e) if folder != root => {
+                tracing::warn!("passed over: {e}");
+                continue;
+            }
+            Err(e) => return Err(e.into()),
+        };
         let key = &json.key;
         let fits = filter.backbone.is_none_or(|d| d == key.backbone)
             && filter.preset.is_none_or(|p| p == key.preset)
             && filter.dtype.is_none_or(|d| d == key.dtype);
-        there.push(format!("{} ({})", folder.display(), json.backbone_name));
-        if fits {
-            fitting.push((folder, there.last().expect("just pushed").clone()));
+        let name = format!("{} ({})", folder.display(), json.backbone_name);
+        if fits && store::has_rows(&folder)? {
+            fitting.push((folder, key.clone(), name.clone()));
+        }
+        there.push(name);
+    }
+    let usual: [&dyn Fn(&StoreKey) -> bool; 2] =
+        [&|key| filter.usual_preset == Some(key.preset), &|key| {
+            key.dtype == Dtype::F32
+        }];
+    for is_usual in usual {
+        if fitting.iter().any(|(_, key, _)| is_usual(key)) {
+            fitting.retain(|(_, key, _)| is_usual(key));
         }
     }
     match fitting.len() {
@@ -129,7 +152,7 @@ pub fn find_store(root: &Path, filter: &StoreFilter) -> Result<PathBuf, DatasetE
         }),
         1 => Ok(fitting.remove(0).0),
         _ => Err(DatasetError::SeveralStores(
-            fitting.into_iter().map(|(_, name)| name).collect(),
+            fitting.into_iter().map(|(.., name)| name).collect(),
         )),
     }
 }
@@ -202,11 +225,28 @@ impl Dataset {
             .clone()
             .try_into()
             .map_err(DatasetError::Classes)?;
-        let (labelled, mut left_out) = labelled(&index);
+        let (mut labelled, mut left_out) = labelled(&index);
         let index_digest = index.digest();
+        let store = Store::open(store)?;
+        // Damage on disk must not become a wrong head, nor look like a missing row.
+        store
+            .shards()
+            .par_iter()
+            .try_for_each(|shard| shard.verify())?;
+        let rejected = |entry: &&Entry| store.rejected(&entry.id).is_some();
+        // A split of our own depends on the index alone, so that it is the same for every store; one
+        // that the user brings need not name images that cannot be trained on.
+        if matches!(split, SplitSource::Given(_)) {
+            let broken: BTreeSet<ImageId> = labelled
+                .iter()
+                .filter(|e| rejected(e))
+                .map(|e| e.id)
+                .collect();
+            left_out.rejected = broken.len();
+            labelled.retain(|entry| !broken.contains(&entry.id));
+        }
         let split = resolve_split(&index, &labelled, index_digest, split)?;
 
-        let store = Store::open(store)?;
         let (mut ids, mut labels_n, mut sides_n) = (Vec::new(), Vec::new(), Vec::new());
         let (mut rows, mut missing): (Vec<RowRef>, usize) = (Vec::new(), 0);
         for (&id, &(label, side)) in &split.sides {
@@ -231,11 +271,6 @@ impl Dataset {
                 });
             }
         };
-        // Damage on disk must not become a wrong head.
-        store
-            .shards()
-            .par_iter()
-            .try_for_each(|shard| shard.verify())?;
         let pooled_nc = pool::pool(&store, shape, &rows);
         Ok(Dataset {
             store,
@@ -278,16 +313,20 @@ fn labelled(index: &Index) -> (Vec<&Entry>, LeftOut) {
         conflicting: conflicts.len(),
         ..LeftOut::default()
     };
-    let mut entries = Vec::new();
+    let (mut entries, mut unlabelled) = (Vec::new(), BTreeSet::new());
     for entry in &index.entries {
         if conflicts.contains_key(&entry.id) {
             continue;
         }
         match entry.label {
             Some(_) => entries.push(entry),
-            None => left_out.unlabelled += 1,
+            None => {
+                unlabelled.insert(entry.id);
+            }
         }
     }
+    let with_label: BTreeSet<ImageId> = entries.iter().map(|e| e.id).collect();
+    left_out.unlabelled = unlabelled.difference(&with_label).count();
     (entries, left_out)
 }
 
@@ -313,7 +352,9 @@ fn resolve_split(
             fractions,
             resplit,
         } => {
-            let found = match path.exists() && !resplit {
+            let found = match path.exists() {
+                // A file to be replaced need not be readable.
+                true if *resplit => SplitFile::read(path).ok(),
                 true => Some(SplitFile::read(path)?),
                 false => None,
             };
@@ -322,6 +363,7 @@ fn resolve_split(
                 .and_then(|f| f.header)
                 .map(|h| h.plan)
                 .unwrap_or_default();
+            let found = found.filter(|_| !resplit);
             let plan = SplitPlan {
                 mode: mode.unwrap_or(base.mode),
                 seed: seed.unwrap_or(base.seed),

@@ -9,7 +9,9 @@
 //! - `head.safetensors`: see [`crate::head`],
 //!
 //! and MAY hold other files. The digest is that of the [`RunKey`], the inputs and configuration
-//! without the time: equal digests are equal runs, and all numbers but times are then equal too.
+//! without the time: equal digests are equal runs, and all numbers but times are then equal too, as
+//! long as the store's rows come from one engine and processor (`features_computed_by`) and the
+//! program is of one version.
 //! A folder appears whole or not at all: it is filled under a temporary name beside its place
 //! and renamed. `run.json` has `format` 1; a reader MUST refuse another.
 //!

@@ -11,6 +11,7 @@ mod spec;
 
 use std::path::{Path, PathBuf};
 
+use crate::digest::Digest;
 use crate::engine::{Engine, EngineError};
 use crate::preprocess::{Layout, Preprocessor, Preset};
 use onnx::OnnxError;
@@ -86,7 +87,7 @@ pub enum BackboneError {
         description: PathBuf,
     },
     /// The model is no backbone with one image input and one feature map.
-    #[error("the model {} is no backbone: {reason}", path.display())]
+    #[error("cannot use the model {} as a backbone: {reason}", path.display())]
     Shape {
         /// The model.
         path: PathBuf,
@@ -111,6 +112,15 @@ fn missing_hint(error: &std::io::Error) -> &'static str {
         }
         _ => "",
     }
+}
+
+/// The preprocessing that the description beside the model `path` (whose file has this digest) says
+/// it was trained with, if it says.
+///
+/// # Errors
+/// When there is a description that cannot be read.
+pub fn described_preset(path: &Path, digest: &Digest) -> Result<Option<Preset>, BackboneError> {
+    Ok(spec::read_description(path, digest)?.preset)
 }
 
 /// A model's bytes and what is known about it; not yet open in an engine.
@@ -220,7 +230,7 @@ impl Backbone {
                 "its output has shape {dims:?} for a batch of {batch}"
             )));
         }
-        match spec.map_layout([a, b, c]) {
+        match spec.map_layout([a, b, c]).map_err(wrong)? {
             Layout::Nhwc => {
                 std::mem::swap(features, raw);
                 Ok(MapShape {

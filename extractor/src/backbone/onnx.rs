@@ -43,7 +43,9 @@ impl std::fmt::Display for TensorInfo {
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum OnnxError {
     /// Not the protobuf of a model with a graph.
-    #[error("it is not an ONNX model{0}")]
+    #[error(
+        "it is not an ONNX model{0} (hint: make backbone exports one; BACKBONE=FILE.onnx names another)"
+    )]
     NotOnnx(String),
     /// Weights in other files would not be covered by the digest.
     #[error(

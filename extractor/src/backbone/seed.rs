@@ -15,7 +15,6 @@ pub(crate) mod random;
 mod reference;
 mod weights;
 
-use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -26,6 +25,7 @@ pub use self::onnx::{INPUT, OUTPUT};
 use self::reference::{Maps, Statistics};
 use self::weights::LayerWeights;
 use crate::digest::Digest;
+use crate::files::Pending;
 
 /// Sides that make sense: Keras asks for at least 32, and above 256 the seeded batch needs GBs.
 const SIZES: std::ops::RangeInclusive<u32> = 32..=256;
@@ -134,14 +134,9 @@ pub enum SeedError {
     /// The description could not be serialised.
     #[error("cannot encode the backbone's description")]
     Describe(#[source] toml::ser::Error),
-    /// A file could not be written.
-    #[error("cannot write {} (hint: check that the folder is writable and has 100 MB free)", path.display())]
-    Write {
-        /// The file in question.
-        path: PathBuf,
-        /// The system's reason.
-        source: io::Error,
-    },
+    /// A file was not written.
+    #[error(transparent)]
+    File(#[from] crate::files::FileError),
 }
 
 /// The description beside a model: what a reader must know to feed it.
@@ -236,16 +231,9 @@ pub fn write(path: &Path, options: &SeedOptions) -> Result<WrittenBackbone, Seed
         return Err(file_name());
     }
     options.checked_size()?;
-    let folder = folder_of(path);
-    let failed = |path: &Path| {
-        let path = path.to_owned();
-        move |source| SeedError::Write { path, source }
-    };
     // Before the costly step: a folder that cannot be written to fails here.
-    std::fs::create_dir_all(folder).map_err(failed(folder))?;
-    let model_file = temporary_beside(path).map_err(failed(path))?;
-    let description_file =
-        temporary_beside(&description_path).map_err(failed(&description_path))?;
+    let mut model_file = Pending::new(path)?;
+    let mut description_file = Pending::new(&description_path)?;
 
     let backbone = resnet50(options)?;
     let description = Description {
@@ -257,9 +245,10 @@ pub fn write(path: &Path, options: &SeedOptions) -> Result<WrittenBackbone, Seed
         note: options.note(),
     };
     let description = toml::to_string(&description).map_err(SeedError::Describe)?;
-    place(description_file, description.as_bytes(), &description_path)
-        .map_err(failed(&description_path))?;
-    place(model_file, &backbone.bytes, path).map_err(failed(path))?;
+    description_file.write_all(description.as_bytes())?;
+    description_file.publish()?;
+    model_file.write_all(&backbone.bytes)?;
+    model_file.publish()?;
     Ok(WrittenBackbone {
         model: path.to_owned(),
         description: description_path,
@@ -293,30 +282,6 @@ fn mean_and_std(values: &[f32]) -> (f64, f64) {
         mean,
         average(&|value| (value - mean) * (value - mean)).sqrt(),
     )
-}
-
-fn folder_of(path: &Path) -> &Path {
-    match path.parent() {
-        Some(parent) if parent != Path::new("") => parent,
-        _ => Path::new("."),
-    }
-}
-
-/// An empty temporary file in the folder of `path`, with the permissions of an ordinary file.
-fn temporary_beside(path: &Path) -> io::Result<tempfile::NamedTempFile> {
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(".headstart-").suffix(".tmp");
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    builder.tempfile_in(folder_of(path))
-}
-
-/// Fills the temporary file, makes it durable and moves it to `path`.
-fn place(mut file: tempfile::NamedTempFile, bytes: &[u8], path: &Path) -> io::Result<()> {
-    file.write_all(bytes)?;
-    file.as_file().sync_all()?;
-    file.persist(path)?;
-    Ok(())
 }
 
 #[cfg(test)]

@@ -70,7 +70,10 @@ pub fn description_path(model: &Path) -> PathBuf {
     model.with_extension("toml")
 }
 
-fn read_description(model: &Path, digest: &Digest) -> Result<Description, BackboneError> {
+pub(super) fn read_description(
+    model: &Path,
+    digest: &Digest,
+) -> Result<Description, BackboneError> {
     let path = description_path(model);
     let text = match std::fs::read_to_string(&path) {
         Ok(text) => text,
@@ -156,14 +159,29 @@ impl Spec {
     }
 
     /// Which axis of a feature map (without the batch axis) is the channels: what the description
-    /// says; else the two equal axes are height and width; else it is as in the input.
-    pub fn map_layout(&self, [a, b, c]: [usize; 3]) -> Layout {
-        match self.feature_layout {
-            Some(layout) => layout,
-            None if a == b && b != c => Layout::Nhwc,
-            None if b == c && a != b => Layout::Nchw,
-            None => self.input_layout,
+    /// says; else height and width are the pair of axes whose ratio is that of the input.
+    ///
+    /// # Errors
+    /// When both pairs may be, with the remedy.
+    pub fn map_layout(&self, [a, b, c]: [usize; 3]) -> Result<Layout, String> {
+        if let Some(layout) = self.feature_layout {
+            return Ok(layout);
         }
+        let [height, width] = self.input_size.map(|s| s as f64);
+        // 0 for equal ratios, 0.69 for one that is twice the other.
+        let off = |h: usize, w: usize| ((h as f64 * width) / (w as f64 * height)).ln().abs();
+        let (last, first) = (off(a, b), off(b, c));
+        if (last - first).abs() < 0.1 {
+            return Err(format!(
+                "its feature map is {a}x{b}x{c}, and the channels may be first or last (hint: write \
+                 feature_layout = \"nhwc\" or \"nchw\" into the description)"
+            ));
+        }
+        Ok(if last < first {
+            Layout::Nhwc
+        } else {
+            Layout::Nchw
+        })
     }
 }
 
@@ -220,9 +238,13 @@ fn input_size(
                 .zip(wanted)
                 .all(|(m, w)| m.is_none_or(|m| m == w));
             if !fits {
+                let side = |s: Option<usize>| s.map_or("?".to_owned(), |s| s.to_string());
                 return Err(format!(
-                    "its input size is fixed, and not the {}x{} asked for",
-                    wanted[0], wanted[1]
+                    "its input is {}x{}, not the {}x{} asked for",
+                    side(model[0]),
+                    side(model[1]),
+                    wanted[0],
+                    wanted[1]
                 ));
             }
             wanted
@@ -295,6 +317,38 @@ mod tests {
         );
         assert!(image_input(&tensor("x", &[0, 1, 28, 28]), &none).is_err());
         assert!(image_input(&tensor("x", &[0, 3]), &none).is_err());
+    }
+
+    #[test]
+    fn the_maps_height_and_width_have_the_inputs_ratio() {
+        let mut spec = Spec {
+            name: String::new(),
+            digest: Digest::of(b""),
+            input: String::new(),
+            input_layout: Layout::Nhwc,
+            input_size: [100, 100],
+            batch: None,
+            feature_tensor: String::new(),
+            feature_layout: None,
+            preset: Preset::Unit,
+            described_preset: None,
+            trained: None,
+        };
+        assert_eq!(spec.map_layout([4, 4, 2048]), Ok(Layout::Nhwc));
+        assert_eq!(spec.map_layout([1280, 4, 4]), Ok(Layout::Nchw));
+        assert_eq!(spec.map_layout([1, 1, 2048]), Ok(Layout::Nhwc));
+        assert!(
+            spec.map_layout([4, 4, 4])
+                .unwrap_err()
+                .contains("feature_layout")
+        );
+        spec.input_size = [32, 64];
+        assert_eq!(spec.map_layout([5, 4, 8]), Ok(Layout::Nchw));
+        assert_eq!(spec.map_layout([4, 4, 8]), Ok(Layout::Nchw));
+        assert_eq!(spec.map_layout([4, 8, 5]), Ok(Layout::Nhwc));
+        assert!(spec.map_layout([2, 4, 8]).is_err());
+        spec.feature_layout = Some(Layout::Nhwc);
+        assert_eq!(spec.map_layout([2, 4, 8]), Ok(Layout::Nhwc));
     }
 
     #[test]

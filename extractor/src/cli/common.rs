@@ -141,5 +141,5 @@ pub fn default_index_path(data_dir: &Path, dir: &Path) -> anyhow::Result<PathBuf
 
 /// `path: reason`, for a skipped image.
 pub fn skipped_line(path: &[u8], reason: &str) -> String {
-    format!("{}: {}", escape(path), reason.replace('\n', " "))
+    format!("{}: {}", escape(path), reason.trim_end().replace('\n', " "))
 }

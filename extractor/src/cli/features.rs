@@ -10,13 +10,15 @@ use super::common::{Outcome, OutputArgs, default_index_path, skipped_line};
 use super::index;
 use super::signals::Signals;
 use crate::backbone::{self, Backbone, Model, Overrides};
+use crate::decode::Exif;
 use crate::engine::{Engine, EngineOptions, OnnxRuntime, Provider};
 use crate::features::{self, Counts, Extracted, Job, Report};
-use crate::files::{escape_path, grouped};
+use crate::files::{counted, counted_as, escape_path, grouped};
+use crate::index::Indexed;
 use crate::preprocess::Preset;
 use crate::progress::Progress;
 use crate::runtime::{self, Flavour};
-use crate::store::{Dtype, Store, StoreJson, StoreKey, key, writer};
+use crate::store::{Dtype, Store, StoreError, StoreJson, StoreKey, key, writer};
 
 /// Flags of `extractor features`, as typed.
 #[derive(Debug, clap::Args)]
@@ -38,6 +40,9 @@ pub struct Args {
     /// Height and width of the input, for a backbone that leaves them open: 100x100.
     #[arg(long, value_name = "HxW", value_parser = parse_size)]
     input_size: Option<[usize; 2]>,
+    /// What to do with the orientation noted in an image's EXIF block.
+    #[arg(long, value_enum, default_value_t)]
+    exif: Exif,
     /// Element type of the stored features.
     #[arg(long, value_enum, default_value = "f32")]
     dtype: Dtype,
@@ -53,6 +58,9 @@ pub struct Args {
     /// Stop with exit 1 at the first broken image.
     #[arg(long)]
     strict: bool,
+    /// Read every file again instead of trusting unchanged time stamps.
+    #[arg(long)]
+    rehash: bool,
     /// Size of a shard, for tests.
     #[arg(long, hide = true, default_value_t = writer::SHARD_BYTES, value_name = "N")]
     shard_bytes: usize,
@@ -84,26 +92,26 @@ impl Args {
             Some(path) => path.clone(),
             None => default_index_path(&output.data_dir, &self.dir)?,
         };
-        let indexed = index::make(&self.dir, &index_path, self.strict, output)?;
+        let indexed = index::make(&self.dir, &index_path, self.strict, self.rehash, output)?;
         let index = &indexed.index;
 
         let root = self
             .store
             .clone()
             .unwrap_or_else(|| output.data_dir.join("features"));
-        let key = StoreKey::new(&model.spec, self.dtype);
+        let key = StoreKey::new(&model.spec, self.exif, self.dtype);
         let name = model.spec.name.clone();
-        let folder = key::create(
-            &root,
-            &StoreJson {
-                key: key.clone(),
-                backbone_name: name.clone(),
-                backbone_trained: model.spec.trained,
-            },
-        )?;
-        let store = Store::open(&folder)?;
-        warn_of_mixture(&store);
-        let plan = features::plan(index, &store);
+        let folder = key.folder(&root);
+        let store = match Store::open(&folder) {
+            Ok(store) => Some(store),
+            Err(StoreError::None(_)) => None,
+            Err(other) => return Err(other.into()),
+        };
+        if let Some(warning) = store.as_ref().and_then(Store::mixture) {
+            tracing::warn!("{warning}");
+        }
+        warn_of_classes(&indexed, &self.dir);
+        let plan = features::plan(index, store.as_ref());
         for (entry, reason) in &plan.rejected {
             eprintln!("{}", skipped_line(&entry.path, reason));
         }
@@ -123,7 +131,14 @@ impl Args {
         };
         let mut extraction = None;
         if !plan.missing.is_empty() {
+            let json = StoreJson {
+                key: key.clone(),
+                backbone_name: name.clone(),
+                backbone_trained: model.spec.trained,
+            };
+            // No store is made before there is something to put into it.
             let mut backbone = self.open(model, threads, output)?;
+            key::create(&root, &json)?;
             let bar = Bar(Progress::new(
                 "extracting",
                 "images",
@@ -156,7 +171,7 @@ impl Args {
                 },
                 ..,
             )) => Some(*shape),
-            _ => store.map_shape(),
+            _ => store.as_ref().and_then(Store::map_shape),
         };
 
         let mut text = format!(
@@ -172,6 +187,7 @@ impl Args {
             grouped(counts.new as u64),
             grouped(counts.rejected as u64),
         );
+        text += &index::class_lines(index);
         if let Some(shape) = shape {
             let bytes = shape.len() * key.dtype.size_bytes();
             text += &format!(
@@ -223,7 +239,7 @@ impl Args {
         match counts.rejected + indexed.skipped.len() {
             0 => Ok(Outcome::Done),
             n => {
-                tracing::warn!("{n} images skipped, each named above");
+                tracing::warn!("{} skipped, each named above", counted(n, "image"));
                 Ok(Outcome::Skipped)
             }
         }
@@ -292,17 +308,31 @@ fn warn_of(model: &Model) {
     }
 }
 
-fn warn_of_mixture(store: &Store) {
-    let provenances = store.provenances();
-    if provenances.len() > 1 {
-        let list: Vec<_> = provenances
-            .iter()
-            .map(|p| format!("{}, {}, {}", p.engine, p.provider, p.processor))
-            .collect();
+/// Says what a trainer would refuse or regret: found out now, not after hours of extraction.
+fn warn_of_classes(indexed: &Indexed, dir: &Path) {
+    let classes = &indexed.index.classes;
+    let sides = ["train", "training", "val", "valid", "validation", "test"];
+    let is_side = |name: &String| sides.contains(&name.to_lowercase().as_str());
+    if !classes.is_empty() && classes.iter().all(is_side) {
         tracing::warn!(
-            "the store mixes rows of {} origins, which agree only within rounding: {}",
-            list.len(),
-            list.join("; ")
+            "the folders {} look like a split, not like classes (hint: name a folder with one \
+             sub-folder a class; bring the split with head-trainer train --split FILE)",
+            classes.join(", ")
+        );
+    } else if classes.len() < 2 {
+        let below = match &classes[..] {
+            [only] => format!(", such as {}", escape_path(&dir.join(only))),
+            _ => String::new(),
+        };
+        tracing::warn!(
+            "found {}, and a head tells two apart (hint: name the folder whose sub-folders are the \
+             classes{below})",
+            counted_as(classes.len(), "class", "classes")
+        );
+    } else if classes.len() > 2 {
+        tracing::warn!(
+            "found {} classes; features are fine, but heads tell only two apart so far",
+            classes.len()
         );
     }
 }

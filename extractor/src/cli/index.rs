@@ -1,13 +1,14 @@
 //! `extractor index`.
 
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use anyhow::bail;
 use serde_json::json;
 
 use super::common::{Outcome, OutputArgs, default_index_path, skipped_line};
-use crate::files::{escape_path, grouped};
-use crate::index::{Index, Indexed};
+use crate::files::{counted, escape_path, grouped};
+use crate::index::{DigestCache, Index, Indexed};
 use crate::progress::Progress;
 
 /// Flags of `extractor index`.
@@ -21,6 +22,9 @@ pub struct Args {
     /// Stop with exit 1 if any file has to be skipped.
     #[arg(long)]
     strict: bool,
+    /// Read every file again instead of trusting unchanged time stamps.
+    #[arg(long)]
+    rehash: bool,
 }
 
 impl Args {
@@ -30,7 +34,7 @@ impl Args {
             Some(path) => path,
             None => default_index_path(&output.data_dir, &self.dir)?,
         };
-        let indexed = make(&self.dir, &path, self.strict, output)?;
+        let indexed = make(&self.dir, &path, self.strict, self.rehash, output)?;
         let index = &indexed.index;
         let counts = index.class_counts();
         let mut text = format!(
@@ -39,9 +43,7 @@ impl Args {
             grouped(index.entries.len() as u64),
             grouped(index.unique().len() as u64)
         );
-        for (name, count) in index.classes.iter().zip(&counts) {
-            text += &format!("class     {name}: {}\n", grouped(*count as u64));
-        }
+        text += &class_lines(index);
         output.print(
             &json!({
                 "index": escape_path(&path),
@@ -57,17 +59,52 @@ impl Args {
         match indexed.skipped.len() {
             0 => Ok(Outcome::Done),
             n => {
-                tracing::warn!("{n} of {} files skipped", index.entries.len() + n);
+                let of = counted(index.entries.len() + n, "file");
+                tracing::warn!("{n} of {of} skipped, each named above");
                 Ok(Outcome::Skipped)
             }
         }
     }
 }
 
+/// Messages of one kind before only their number is said.
+const SHOWN: usize = 5;
+
+/// A line a class, with its number of files, and one for copies of the same image.
+pub fn class_lines(index: &Index) -> String {
+    let mut text = String::new();
+    for (name, count) in index.classes.iter().zip(index.class_counts()) {
+        text += &format!("class     {name}: {}\n", counted(count, "file"));
+    }
+    let copies = index.entries.len() - index.unique().len();
+    if copies > 0 {
+        text += &format!(
+            "copies    {}: the same images again\n",
+            counted(copies, "file")
+        );
+    }
+    text
+}
+
 /// Indexes `dir` into the file `path`, naming on stderr what is skipped and what is odd.
-pub fn make(dir: &Path, path: &Path, strict: bool, output: &OutputArgs) -> anyhow::Result<Indexed> {
+///
+/// `rehash`: read every file instead of trusting the digest cache beside the index.
+pub fn make(
+    dir: &Path,
+    path: &Path,
+    strict: bool,
+    rehash: bool,
+    output: &OutputArgs,
+) -> anyhow::Result<Indexed> {
     let progress = Progress::files("indexing", output.quiet);
-    let indexed = Index::of_folder(dir, || progress.add(1))?;
+    let cache_path = DigestCache::path(path);
+    let cache = if rehash {
+        DigestCache::default()
+    } else {
+        DigestCache::read(&cache_path)
+    };
+    let started = SystemTime::now();
+    let indexed = Index::of_folder(dir, &cache, || progress.add(1))?;
     progress.finish();
     for skipped in &indexed.skipped {
         eprintln!("{}", skipped_line(&skipped.path, &skipped.reason));
@@ -81,9 +118,11 @@ pub fn make(dir: &Path, path: &Path, strict: bool, output: &OutputArgs) -> anyho
     for class in &indexed.empty_classes {
         tracing::warn!("class folder {class} has no image and gets no label");
     }
-    for (id, entries) in indexed.index.label_conflicts() {
+    let conflicts = indexed.index.label_conflicts();
+    for (id, entries) in conflicts.iter().take(SHOWN) {
         let paths: Vec<_> = entries
             .iter()
+            .take(SHOWN)
             .map(|e| crate::files::escape(&e.path))
             .collect();
         tracing::warn!(
@@ -92,6 +131,13 @@ pub fn make(dir: &Path, path: &Path, strict: bool, output: &OutputArgs) -> anyho
             id.short()
         );
     }
+    if conflicts.len() > SHOWN {
+        tracing::warn!(
+            "{} in all have several labels and are left out of training",
+            counted(conflicts.len(), "image")
+        );
+    }
     indexed.index.write(path, dir)?;
+    cache.update(&cache_path, indexed.stamps.iter().copied(), started)?;
     Ok(indexed)
 }

@@ -50,7 +50,8 @@ fn fetch(flavour: Flavour, output: &OutputArgs) -> anyhow::Result<Outcome> {
                 )
             });
             progress.add(done_bytes.saturating_sub(*last));
-            *last = done_bytes;
+            // A second attempt counts from 0 again; the bar waits for it.
+            *last = done_bytes.max(*last);
         }
         event @ (Event::AlreadyInstalled { .. } | Event::Overridden { .. }) => {
             tracing::debug!("{event}");

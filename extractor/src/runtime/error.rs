@@ -81,7 +81,10 @@ pub enum RuntimeError {
         expected: &'static str,
     },
     /// The configured certificates cannot be read.
-    #[error("certificates {path} cannot be read (hint: check PIP_CERT and `cert` in pip.conf)")]
+    #[error(
+        "certificates {path} cannot be read (hint: check PIP_CERT, `cert` in pip.conf and \
+         REQUESTS_CA_BUNDLE)"
+    )]
     CertificatesRead {
         /// The configured bundle.
         path: PathBuf,

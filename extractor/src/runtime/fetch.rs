@@ -4,7 +4,7 @@
 //! asked. It prints nothing; the caller is told what happens and decides.
 
 use std::fs::File;
-use std::io::{self, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use url::Url;
 use super::environment::Environment;
 use super::error::RuntimeError;
 use super::event::Event;
-use super::http::{Client, Reply};
+use super::http::Client;
 use super::install::{self, Lock, Staging, destination, installed, runtime_folder};
 use super::locate::override_path;
 use super::pip_config::{FindLinks, PipConfig, shown};
@@ -225,12 +225,17 @@ impl Download<'_> {
         }
         let from = path.display().to_string();
         report(Event::Downloading { from: from.clone() });
-        let metadata = std::fs::metadata(&path).map_err(|e| RuntimeError::LocalRead {
+        let unreadable = |e| RuntimeError::LocalRead {
             path: path.clone(),
             source: e,
-        })?;
-        self.check_size(&from, metadata.len())?;
-        std::fs::copy(&path, &self.to).map_err(destination(&self.to))?;
+        };
+        let mut wheel = File::open(&path).map_err(unreadable)?;
+        // Not `std::fs::copy`, which takes over a write protection that the next attempt meets.
+        self.save(
+            &mut |buffer| wheel.read(buffer).map_err(unreadable),
+            &from,
+            report,
+        )?;
         self.check_hash(from)?;
         Ok(true)
     }
@@ -245,6 +250,11 @@ impl Download<'_> {
                 source: Box::new(e),
             }
         })?;
+        // A server's page does not make us read local files.
+        let link = link.filter(|link| match link.scheme() {
+            "http" | "https" => true,
+            scheme => scheme == "file" && reply.url.scheme() == "file",
+        });
         let link = link.ok_or_else(|| RuntimeError::NotListed {
             place: shown(page),
             wheel: self.pinned.wheel.to_owned(),
@@ -252,13 +262,13 @@ impl Download<'_> {
         let from = shown(&link);
         report(Event::Downloading { from: from.clone() });
         let mut reply = self.client.get(&link, "*/*")?;
-        self.save(&mut reply, &from, report)?;
+        self.save(&mut |buffer| reply.read(buffer), &from, report)?;
         self.check_hash(from)
     }
 
     fn save(
         &self,
-        reply: &mut Reply,
+        read: &mut dyn FnMut(&mut [u8]) -> Result<usize, RuntimeError>,
         from: &str,
         report: &mut dyn FnMut(Event),
     ) -> Result<(), RuntimeError> {
@@ -267,7 +277,7 @@ impl Download<'_> {
         let mut buffer = vec![0; 1 << 18];
         let mut done_bytes = 0;
         loop {
-            let n = match reply.read(&mut buffer) {
+            let n = match read(&mut buffer) {
                 Ok(0) => break,
                 Ok(n) => n,
                 Err(RuntimeError::Unreachable { source, .. }) if is_end(&source) => break,

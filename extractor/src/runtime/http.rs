@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use percent_encoding::percent_decode_str;
+use ureq::config::Config;
 use ureq::http::header;
 use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
 use ureq::{Agent, Proxy};
@@ -19,7 +20,8 @@ use url::Url;
 
 use super::environment::Environment;
 use super::error::RuntimeError;
-use super::pip_config::{PipConfig, shown};
+use super::forward;
+use super::pip_config::{FindLinks, PipConfig, shown};
 use super::proxy::proxy_for;
 
 /// How many redirects are followed.
@@ -73,7 +75,8 @@ impl<'a> Client<'a> {
     pub(super) fn get(&self, url: &Url, accept: &str) -> Result<Reply, RuntimeError> {
         let mut next = url.clone();
         for _ in 0..=REDIRECTS {
-            if let Ok(path) = next.to_file_path() {
+            // The scheme decides: `http://localhost/x` would make a path too.
+            if let ("file", Ok(path)) = (next.scheme(), next.to_file_path()) {
                 return self.local(&path, next);
             }
             let response = self.send(&next, accept)?;
@@ -85,7 +88,7 @@ impl<'a> Client<'a> {
                 let web = followed.filter(|url| ["http", "https"].contains(&url.scheme()));
                 next = web.ok_or_else(|| RuntimeError::BadRedirect {
                     url: shown(url),
-                    location,
+                    location: shown_location(&location),
                 })?;
                 continue;
             }
@@ -146,9 +149,21 @@ impl<'a> Client<'a> {
         // Neither call fails on an address with a host.
         let _ = bare.set_username("");
         let _ = bare.set_password(None);
-        let agent = self.agent(url)?;
-        let mut request = agent
-            .get(bare.as_str())
+        let proxy = self.proxy(url)?;
+        let forward = proxy.clone().filter(|proxy| forward::is_for(url, proxy));
+        let mut request = match &forward {
+            Some(proxy) => {
+                let agent = forward::agent(self.settings(url, None), url);
+                let request = agent.get(forward::address(url, proxy));
+                let request = request.header(header::HOST, forward::host(url));
+                match forward::authorization(proxy) {
+                    Some(value) => request.header(header::PROXY_AUTHORIZATION, value),
+                    None => request,
+                }
+            }
+            None => Agent::new_with_config(self.settings(url, proxy)).get(bare.as_str()),
+        };
+        request = request
             .header(header::ACCEPT, accept)
             // A wheel is compressed already, and a server that compresses it again cannot say
             // how long it is.
@@ -161,7 +176,7 @@ impl<'a> Client<'a> {
             .map_err(|e| failure(shown(url), e, self.stall_timeout))
     }
 
-    fn agent(&self, url: &Url) -> Result<Agent, RuntimeError> {
+    fn proxy(&self, url: &Url) -> Result<Option<Proxy>, RuntimeError> {
         let proxy = proxy_for(url, self.config.proxy.as_deref(), self.environment);
         let proxy = proxy.map(|text| {
             Proxy::new(text).map_err(|_| RuntimeError::Setting {
@@ -171,14 +186,18 @@ impl<'a> Client<'a> {
                 expected: "an address such as http://proxy.example:3128",
             })
         });
+        proxy.transpose()
+    }
+
+    fn settings(&self, url: &Url, proxy: Option<Proxy>) -> Config {
         let tls = TlsConfig::builder()
             .root_certs(self.root_certs.clone())
             .disable_verification(self.config.trusts(url))
             .build();
-        Ok(Agent::config_builder()
+        Agent::config_builder()
             .http_status_as_error(false)
             .max_redirects(0)
-            .proxy(proxy.transpose()?)
+            .proxy(proxy)
             .tls_config(tls)
             .user_agent(concat!("headstart/", env!("CARGO_PKG_VERSION")))
             .timeout_resolve(Some(self.connect_timeout))
@@ -187,14 +206,21 @@ impl<'a> Client<'a> {
             .timeout_recv_response(Some(self.stall_timeout))
             .timeout_per_read(Some(self.stall_timeout))
             .build()
-            .into())
     }
 
     /// The password for `url`: its own, else that of a configured address on the same server,
-    /// as the links on a private index's page carry none.
+    /// as the links on a private page carry none.
     fn authorization(&self, url: &Url) -> Option<String> {
         let has_user = |url: &&Url| !url.username().is_empty() || url.password().is_some();
-        let configured = self.config.indexes.iter();
+        let pages = self
+            .config
+            .find_links
+            .iter()
+            .filter_map(|links| match links {
+                FindLinks::Page(url) => Some(url),
+                FindLinks::Folder(_) => None,
+            });
+        let configured = self.config.indexes.iter().chain(pages);
         let url = Some(url).filter(has_user).or_else(|| {
             configured
                 .filter(has_user)
@@ -266,6 +292,17 @@ fn failure(url: String, error: ureq::Error, stall_timeout: Duration) -> RuntimeE
             source: Box::new(error),
         },
     }
+}
+
+/// A redirect's target for messages, without password and query.
+fn shown_location(location: &str) -> String {
+    if let Ok(url) = Url::parse(location) {
+        return shown(&url);
+    }
+    let end = location.find(['?', '#']).unwrap_or(location.len());
+    // What follows an `@` holds no password.
+    let text = location[..end].rsplit('@').next().unwrap_or_default();
+    text.escape_debug().to_string()
 }
 
 fn certificates(path: &Path) -> Result<RootCerts, RuntimeError> {

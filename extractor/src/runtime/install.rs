@@ -147,7 +147,12 @@ impl Staging {
             };
             let path = self.folder.path().join(file_name(member));
             let mut unpacked = File::create(&path).map_err(destination(&path))?;
-            let size_bytes = io::copy(&mut packed, &mut unpacked).map_err(destination(&path))?;
+            let size_bytes = io::copy(&mut packed, &mut unpacked).map_err(|e| match e.kind() {
+                io::ErrorKind::InvalidData
+                | io::ErrorKind::InvalidInput
+                | io::ErrorKind::UnexpectedEof => broken(ZipError::Io(e)),
+                _ => destination(&path)(e),
+            })?;
             unpacked.sync_all().map_err(destination(&path))?;
             files.push(RecordedFile {
                 name: file_name(member).to_owned(),

@@ -7,9 +7,9 @@
 //!
 //! - [`table`]: which wheel, by platform, with its size and hash.
 //! - [`pip_config`]: which indexes and folders to ask, as pip would.
-//! - [`fetch`]: download, check, unpack, rename into place, once.
-//! - [`locate`]: the library to load: `ORT_DYLIB_PATH`, else the fetched one.
-//! - [`info`]: all of that in words.
+//! - [`fetch()`]: download, check, unpack, rename into place, once.
+//! - [`locate()`]: the library to load: `ORT_DYLIB_PATH`, else the fetched one.
+//! - [`info()`]: all of that in words.
 //!
 //! Nothing here loads the library or knows the engine; the engine finds out whether a library
 //! is too old.
@@ -18,6 +18,7 @@ mod environment;
 mod error;
 mod event;
 pub mod fetch;
+mod forward;
 mod http;
 pub mod info;
 mod install;

@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 
 use super::{FORMAT_VERSION, StoreError};
 use crate::backbone::Spec;
-use crate::decode::DECODER;
+use crate::decode::{DECODER, Exif};
 use crate::digest::Digest;
 use crate::files::{FileError, write_atomically};
-use crate::preprocess::Preset;
+use crate::preprocess::{Layout, Preset};
 use crate::resize::RESIZE;
 
 pub(super) const STORE_JSON: &str = "store.json";
@@ -53,12 +53,17 @@ pub struct StoreKey {
     pub backbone: Digest,
     /// Which of its outputs is the feature map.
     pub feature_tensor: String,
+    /// Order of the input's axes.
+    pub input_layout: Layout,
+    /// Order of the feature map's axes if the description says; else it follows from the map's
+    /// shape.
+    pub feature_layout: Option<Layout>,
     /// Arithmetic the backbone ran in.
     pub precision: String,
     /// Decoder and its version.
     pub decoder: String,
     /// What was done with the EXIF orientation.
-    pub exif: String,
+    pub exif: Exif,
     /// Resize method.
     pub resize: String,
     /// Height and width of the backbone's input.
@@ -81,15 +86,17 @@ pub struct StoreJson {
 }
 
 impl StoreKey {
-    /// The key of features that `spec` gives, stored as `dtype`.
-    pub fn new(spec: &Spec, dtype: Dtype) -> StoreKey {
+    /// The key of features that `spec` gives of images read as `exif` says, stored as `dtype`.
+    pub fn new(spec: &Spec, exif: Exif, dtype: Dtype) -> StoreKey {
         StoreKey {
             format: FORMAT_VERSION,
             backbone: spec.digest,
             feature_tensor: spec.feature_tensor.clone(),
+            input_layout: spec.input_layout,
+            feature_layout: spec.feature_layout,
             precision: "fp32".to_owned(),
             decoder: DECODER.to_owned(),
-            exif: "ignore".to_owned(),
+            exif,
             resize: RESIZE.to_owned(),
             input_size: spec.input_size,
             preset: spec.preset,
@@ -135,6 +142,8 @@ impl StoreKey {
             format,
             backbone,
             feature_tensor,
+            input_layout,
+            feature_layout,
             precision,
             decoder,
             exif,

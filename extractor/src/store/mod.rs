@@ -271,6 +271,22 @@ impl Store {
     }
 }
 
+impl Store {
+    /// A warning if the rows were not all computed the same way.
+    pub fn mixture(&self) -> Option<String> {
+        let provenances = self.provenances();
+        if provenances.len() < 2 {
+            return None;
+        }
+        let list: Vec<_> = provenances.iter().map(|p| p.to_string()).collect();
+        Some(format!(
+            "the store mixes rows of {} provenances, which agree only within rounding: {}",
+            list.len(),
+            list.join("; ")
+        ))
+    }
+}
+
 /// The stores below `root`, or `root` itself if it is a store.
 ///
 /// # Errors
@@ -295,6 +311,14 @@ pub fn find(root: &Path) -> Result<Vec<PathBuf>, StoreError> {
         return Err(StoreError::None(root.to_owned()));
     }
     Ok(stores)
+}
+
+/// Whether the store in `folder` has any shard.
+///
+/// # Errors
+/// When the folder cannot be read.
+pub fn has_rows(folder: &Path) -> Result<bool, StoreError> {
+    Ok(!files(folder, "shard-", ".arrow")?.is_empty())
 }
 
 /// The files of `folder` with the given beginning and end of name, sorted.

@@ -62,6 +62,22 @@ pub struct Provenance {
     pub batch_size: usize,
 }
 
+impl std::fmt::Display for Provenance {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Provenance {
+            engine,
+            provider,
+            processor,
+            headstart,
+            batch_size,
+        } = self;
+        write!(
+            f,
+            "{engine}, {provider}, {processor}, batch {batch_size}, headstart {headstart}"
+        )
+    }
+}
+
 /// A feature map in the store's element type, [h * w * c], channels last.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Features<'a> {
@@ -115,8 +131,8 @@ impl Shard {
         }
         let buffer = map::map(&file).map_err(FileError::new("map the shard", path))?;
         // The decoder is strict, but a hostile file must not be able to stop the program.
-        std::panic::catch_unwind(|| read(&buffer, path))
-            .unwrap_or_else(|_| Err("its structure is damaged".to_owned()))
+        crate::quietly::catch(|| read(&buffer, path))
+            .unwrap_or_else(|| Err("its structure is damaged".to_owned()))
             .map_err(wrong)
     }
 

@@ -4,8 +4,9 @@ use std::path::PathBuf;
 use proptest::prelude::*;
 
 use super::*;
+use crate::decode::Exif;
 use crate::digest::Digest;
-use crate::preprocess::Preset;
+use crate::preprocess::{Layout, Preset};
 
 mod upkeep;
 
@@ -20,9 +21,11 @@ fn store_key(dtype: Dtype) -> StoreKey {
         format: FORMAT_VERSION,
         backbone: Digest::of(b"a backbone"),
         feature_tensor: "features".to_owned(),
+        input_layout: Layout::Nhwc,
+        feature_layout: None,
         precision: "fp32".to_owned(),
         decoder: "a decoder".to_owned(),
-        exif: "ignore".to_owned(),
+        exif: Exif::Ignore,
         resize: "a resize".to_owned(),
         input_size: [64, 96],
         preset: Preset::Unit,
@@ -147,17 +150,19 @@ fn a_damaged_batch_is_found() {
 #[test]
 fn every_key_field_is_in_the_digest_and_refused_if_it_differs() {
     let key = store_key(Dtype::F32);
-    let mut others = vec![key.clone(); 10];
+    let mut others = vec![key.clone(); 12];
     others[0].format = 2;
     others[1].backbone = Digest::of(b"another");
     others[2].feature_tensor.push('2');
     others[3].precision = "bf16".to_owned();
     others[4].decoder.push('2');
-    others[5].exif = "apply".to_owned();
+    others[5].exif = Exif::Apply;
     others[6].resize.push('2');
     others[7].input_size = [64, 64];
     others[8].preset = Preset::Caffe;
     others[9].dtype = Dtype::F16;
+    others[10].input_layout = Layout::Nchw;
+    others[11].feature_layout = Some(Layout::Nhwc);
     for other in others {
         assert_ne!(other.digest(), key.digest());
         let error = other.must_equal(&key, Path::new("x")).unwrap_err();

@@ -1,14 +1,16 @@
 //! `head-trainer train`.
 
+mod text;
+
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::Context;
+use extractor::backbone::described_preset;
 use extractor::cli::common::{Outcome, OutputArgs, default_index_path};
 use extractor::digest::Digest;
-use extractor::files::{escape_path, grouped};
+use extractor::files::escape_path;
 use extractor::preprocess::Preset;
 use extractor::store::Dtype;
 use serde_json::json;
@@ -16,12 +18,12 @@ use serde_json::json;
 use crate::dataset::{Dataset, SplitSource, StoreFilter, find_store};
 use crate::head::Head;
 use crate::matrix::Rows;
-use crate::metrics::{Metrics, evaluate};
+use crate::metrics::evaluate;
 use crate::protocol::{Protocol, Tutorial};
 use crate::run::{Counts, Draft, FinalMetrics, Places, RunKey, RunRecord};
 use crate::solver::adam::AdamConfig;
 use crate::solver::linfa::LinfaConfig;
-use crate::solver::{self, Epoch, Fit, FitConfig, Problem, SolverConfig};
+use crate::solver::{self, Fit, FitConfig, Problem, SolverConfig};
 use crate::split::{Fractions, Side, SplitMode};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -96,28 +98,28 @@ pub struct Args {
     #[arg(long, value_enum, default_value = "full")]
     protocol: ProtocolName,
     /// adam: epochs [default: 7].
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(..=1_000_000))]
     epochs: Option<u32>,
     /// adam: images a step [default: 64].
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(..=1_000_000))]
     batch_size: Option<u32>,
     /// adam: step size [default: 0.001].
-    #[arg(long, value_name = "X")]
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
     learning_rate: Option<f64>,
     /// adam, tutorial protocol: steps an epoch [default: 363].
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(..=1_000_000))]
     steps_per_epoch: Option<u32>,
     /// adam, tutorial protocol: images in the shuffle buffer [default: 1000].
     #[arg(long, value_name = "N")]
     shuffle_buffer: Option<u32>,
     /// linfa: weight of the penalty l2/2 |w|^2 on the mean loss [default: 0.1].
-    #[arg(long, value_name = "X")]
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
     l2: Option<f64>,
     /// linfa: iterations at most [default: 1000].
     #[arg(long, value_name = "N")]
     max_iterations: Option<u64>,
     /// linfa: gradient norm to stop at [default: 0.0001].
-    #[arg(long, value_name = "X")]
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
     gradient_tolerance: Option<f64>,
     /// Threads [default: as many as the machine gives this process]; changes no result.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
@@ -159,6 +161,9 @@ impl Args {
 
         let split = self.split_source(&index_path);
         let dataset = Dataset::load(&store_path, &index_path, &split)?;
+        if let Some(warning) = dataset.store.mixture() {
+            tracing::warn!("{warning}");
+        }
         let load_secs = started.elapsed().as_secs_f64();
         let rows = Rows::new(&dataset.pooled_nc, dataset.channels)?;
         let [train, validation, test] = Side::ALL.map(|side| dataset.rows_on(side));
@@ -203,7 +208,7 @@ impl Args {
         let folder = draft.publish(&record, &head, &fit.steps)?;
         output.print(
             &json!({ "run": escape_path(&folder), "record": record }),
-            &text(&dataset, &record, &folder.display().to_string()),
+            &text::text(&dataset, &record, &folder.display().to_string()),
         )?;
         Ok(Outcome::Done)
     }
@@ -281,15 +286,16 @@ impl Args {
     }
 
     fn filter(&self) -> anyhow::Result<StoreFilter> {
-        let backbone = match &self.backbone {
-            Some(path) => Some(
-                Digest::of_file(path)
-                    .with_context(|| format!("cannot read the backbone {}", escape_path(path)))?,
-            ),
-            None => None,
-        };
+        let (mut backbone, mut usual_preset) = (None, None);
+        if let Some(path) = &self.backbone {
+            let digest = Digest::of_file(path)
+                .with_context(|| format!("cannot read the backbone {}", escape_path(path)))?;
+            usual_preset = described_preset(path, &digest)?;
+            backbone = Some(digest);
+        }
         Ok(StoreFilter {
             backbone,
+            usual_preset,
             preset: self.preset,
             dtype: self.dtype,
         })
@@ -354,111 +360,11 @@ fn record(
     ]
     .map(|(k, v)| (k.to_owned(), v))
     .into();
+    let engines = store.provenances();
+    let engines = engines.iter().map(|p| p.to_string()).collect::<Vec<_>>();
+    record
+        .provenance
+        .insert("features_computed_by".to_owned(), engines.join("; "));
     record.secs = BTreeMap::from([("load".to_owned(), load_secs), ("fit".to_owned(), fit_secs)]);
     record
-}
-
-fn text(dataset: &Dataset, record: &RunRecord, folder: &str) -> String {
-    let mut text = String::new();
-    let sum = |counts: [u64; 2]| grouped(counts.iter().sum());
-    let store = &dataset.store;
-    let _ = writeln!(text, "store     {}", escape_path(store.folder()));
-    let _ = writeln!(
-        text,
-        "backbone  {}, preset {}{}",
-        store.backbone_name(),
-        store.key().preset,
-        if store.backbone_trained() == Some(false) {
-            " (untrained)"
-        } else {
-            ""
-        }
-    );
-    let _ = writeln!(
-        text,
-        "images    train {}, validation {}, test {} ({} = 0, {} = 1)",
-        sum(record.counts.train),
-        sum(record.counts.validation),
-        sum(record.counts.test),
-        record.classes[0],
-        record.classes[1],
-    );
-    let out = dataset.left_out;
-    if out != Default::default() {
-        let _ = writeln!(
-            text,
-            "left out  {} rejected, {} with two labels, {} without a label",
-            grouped(out.rejected as u64),
-            grouped(out.conflicting as u64),
-            grouped(out.unlabelled as u64)
-        );
-    }
-    let parameters = grouped(record.trainable_parameters as u64);
-    let _ = writeln!(text, "head      {parameters} trainable parameters");
-    let _ = writeln!(
-        text,
-        "\n   epoch  train loss  train acc    val loss    val acc"
-    );
-    let (of, percent) = (record.history.len(), |share: f64| {
-        format!("{:.2} %", 100.0 * share)
-    });
-    for epoch in &record.history {
-        let Epoch {
-            epoch: number,
-            train_loss,
-            train_accuracy,
-            validation_loss,
-            validation_accuracy,
-            ..
-        } = epoch;
-        let loss = validation_loss.map_or("-".to_owned(), |l| format!("{l:.4}"));
-        let accuracy = validation_accuracy.map_or("-".to_owned(), percent);
-        let _ = writeln!(
-            text,
-            "{:>8}  {train_loss:>10.4}  {:>9}  {loss:>10}  {accuracy:>9}",
-            format!("{number}/{of}"),
-            percent(*train_accuracy),
-        );
-    }
-    if let Some(c) = &record.convergence {
-        let _ = writeln!(
-            text,
-            "\nobjective {:.6}, gradient norm {:.1e}{}",
-            c.objective,
-            c.gradient_norm,
-            if c.converged {
-                ""
-            } else {
-                " (not converged: raise --max-iterations or --l2)"
-            }
-        );
-    }
-    text.push('\n');
-    let FinalMetrics {
-        train,
-        validation,
-        test,
-    } = record.metrics;
-    for (name, metrics) in [("train", train), ("validation", validation), ("test", test)] {
-        if let Some(Metrics { loss, accuracy, .. }) = metrics {
-            let _ = writeln!(
-                text,
-                "{name:<11}accuracy {}, loss {loss:.4}",
-                percent(accuracy)
-            );
-        }
-    }
-    let secs = |name: &str| record.secs.get(name).copied().unwrap_or_default();
-    let _ = writeln!(
-        text,
-        "time      {:.2} s features, {:.2} s training",
-        secs("load"),
-        secs("fit")
-    );
-    let _ = writeln!(text, "run       {folder}");
-    if store.backbone_trained() == Some(false) {
-        text += "\nThe backbone is untrained: this shows that the pipeline works, not how good it is.\n\
-                 For the real thing: make backbone, then make features train-head DATA=DIR\n";
-    }
-    text
 }

@@ -166,8 +166,8 @@ pub fn fit_batches(
     let validation = validation_rows(problem.validation(), config.protocol, config.seed);
     let steps_per_epoch = batches.steps_per_epoch();
     let mut optimizer = Optimizer::new(initial, config);
-    let mut history = Vec::with_capacity(config.epochs as usize);
-    let mut steps = Vec::with_capacity(config.epochs as usize * steps_per_epoch);
+    let mut history = Vec::new();
+    let mut steps = Vec::new();
     for epoch in 1..=config.epochs {
         let start = Instant::now();
         let (mut loss_sum, mut correct, mut count) = (0.0, 0, 0);

@@ -69,7 +69,12 @@ pub enum SplitFileError {
         "{count} of {total} images are not in split file {}: {} (hint: {})",
         path.display(),
         examples.join(", "),
-        if *own { "--resplit" } else { "add them, or leave out --split" }
+        if *own {
+            "--resplit draws all sides anew; --resplit --split-mode threshold does it once and for \
+             all, images keep their sides as the set grows; with make: HEAD_ARGS=\"--resplit ...\""
+        } else {
+            "it must name every image, by id or by its path below the folder of images"
+        }
     )]
     Missing {
         /// The file.

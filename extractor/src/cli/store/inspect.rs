@@ -11,7 +11,7 @@ use crate::features::{self, Plan};
 use crate::files::{escape, escape_path, grouped};
 use crate::index::Index;
 use crate::store::inspect::{Inspection, inspect};
-use crate::store::{Rejected, Store};
+use crate::store::{Rejected, Store, StoreKey};
 
 /// Lines of text a list; JSON has all.
 const SHOWN: usize = 20;
@@ -53,7 +53,7 @@ impl Args {
                 |Rejected { id, reason }| format!("rejected  {id}: {}", reason.replace('\n', " ")),
             ),
             Some(index) => {
-                let plan = features::plan(index, &store);
+                let plan = features::plan(index, Some(&store));
                 let classes = class_counts(index, &plan);
                 text += &coverage_text(&plan, &classes);
                 value["index"] = coverage_json(&plan, &classes);
@@ -91,32 +91,16 @@ fn store_text(store: &Store, inspection: &Inspection) -> String {
         None => "",
     };
     let mut text = format!(
-        "store     {}\nbackbone  {}{trained}, {}\nkey       tensor {}, {}, preset {}, input {}x{}, \
-         {}, EXIF {}, decoder {}, resize {}, format {}\n",
+        "store     {}\nbackbone  {}{trained}\nkey       {}\n",
         escape_path(store.folder()),
         store.backbone_name(),
-        key.backbone,
-        key.feature_tensor,
-        key.precision,
-        key.preset,
-        key.input_size[0],
-        key.input_size[1],
-        key.dtype,
-        key.exif,
-        key.decoder,
-        key.resize,
-        key.format,
+        key_text(key),
     );
     for (origin, amount) in &inspection.provenances {
         text += &format!(
-            "computed  {} rows in {} shards by {}, {} provider, {}, headstart {}, batches of {}\n",
+            "computed  {} rows in {} shards by {origin}\n",
             grouped(amount.rows as u64),
             grouped(amount.shards as u64),
-            origin.engine,
-            origin.provider,
-            origin.processor,
-            origin.headstart,
-            origin.batch_size,
         );
     }
     let maps = store.map_shape();
@@ -148,6 +132,19 @@ fn store_text(store: &Store, inspection: &Inspection) -> String {
         );
     }
     text
+}
+
+/// Every field of a key, so that none can be forgotten.
+fn key_text(key: &StoreKey) -> String {
+    let fields = match serde_json::to_value(key) {
+        Ok(serde_json::Value::Object(fields)) => fields,
+        _ => return key.to_json(),
+    };
+    let field = |(name, value): (String, serde_json::Value)| match value.as_str() {
+        Some(text) => format!("{name} {text}"),
+        None => format!("{name} {value}"),
+    };
+    fields.into_iter().map(field).collect::<Vec<_>>().join(", ")
 }
 
 fn store_json(store: &Store, inspection: &Inspection) -> serde_json::Value {

@@ -1,0 +1,155 @@
+//! Writes and reads the index file that [the parent module](super) specifies.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::path::Path;
+use std::sync::Arc;
+
+use arrow::array::{
+    Array, BinaryArray, DictionaryArray, FixedSizeBinaryArray, Int32Array, StringArray,
+};
+use arrow::datatypes::{DataType, Field, Int32Type, Schema};
+use arrow::ipc::reader::FileReader;
+use arrow::ipc::writer::FileWriter;
+use arrow::record_batch::RecordBatch;
+
+use super::{Entry, Index, IndexError};
+use crate::digest::Digest;
+use crate::files::{FileError, Pending};
+
+const FORMAT: &str = "index";
+const VERSION: &str = "1";
+
+impl Index {
+    /// Writes the index to `path`, atomically. `root` is recorded for people.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn write(&self, path: &Path, root: &Path) -> Result<(), IndexError> {
+        let arrow = |source| IndexError::Arrow {
+            path: path.to_owned(),
+            source,
+        };
+        let root = std::path::absolute(root).unwrap_or_else(|_| root.to_owned());
+        let schema = Arc::new(Schema::new_with_metadata(
+            vec![
+                Field::new("id", DataType::FixedSizeBinary(32), false),
+                Field::new("path", DataType::Binary, false),
+                Field::new_dictionary("label", DataType::Int32, DataType::Utf8, true),
+            ],
+            HashMap::from([
+                ("headstart.format".to_owned(), FORMAT.to_owned()),
+                ("headstart.version".to_owned(), VERSION.to_owned()),
+                (
+                    "headstart.root".to_owned(),
+                    crate::files::escape_path(&root),
+                ),
+                ("headstart.digest".to_owned(), self.digest().to_string()),
+            ]),
+        ));
+        let ids: Vec<u8> = self.entries.iter().flat_map(|e| e.id.0).collect();
+        let ids = FixedSizeBinaryArray::try_new(32, ids.into(), None).map_err(arrow)?;
+        let paths = BinaryArray::from_iter_values(self.entries.iter().map(|e| &e.path));
+        let codes: Int32Array = self
+            .entries
+            .iter()
+            .map(|e| e.label.map(|l| l as i32))
+            .collect();
+        let names = Arc::new(StringArray::from_iter_values(&self.classes));
+        let labels = DictionaryArray::<Int32Type>::try_new(codes, names).map_err(arrow)?;
+        let columns = vec![
+            Arc::new(ids) as _,
+            Arc::new(paths) as _,
+            Arc::new(labels) as _,
+        ];
+        let batch = RecordBatch::try_new(schema.clone(), columns).map_err(arrow)?;
+
+        let mut pending = Pending::new(path)?;
+        let mut writer = FileWriter::try_new_buffered(pending.file(), &schema).map_err(arrow)?;
+        writer.write(&batch).map_err(arrow)?;
+        writer.finish().map_err(arrow)?;
+        drop(writer);
+        pending.publish()?;
+        Ok(())
+    }
+
+    /// Reads an index and checks it against its own digest.
+    ///
+    /// # Errors
+    /// When the file cannot be read, is no index, is of another version or is damaged.
+    pub fn read(path: &Path) -> Result<Index, IndexError> {
+        let wrong = |reason: String| IndexError::NotAnIndex {
+            path: path.to_owned(),
+            reason,
+        };
+        let file = File::open(path).map_err(FileError::new("open the index", path))?;
+        crate::quietly::catch(|| parse(file))
+            .unwrap_or_else(|| Err("its structure is damaged".to_owned()))
+            .map_err(wrong)
+    }
+}
+
+fn parse(file: File) -> Result<Index, String> {
+    let wrong = |reason: String| reason;
+    let reader = FileReader::try_new_buffered(file, None).map_err(|e| wrong(e.to_string()))?;
+    let metadata = reader.schema().metadata().clone();
+    let get = |key: &str| metadata.get(key).map(String::as_str).unwrap_or_default();
+    if get("headstart.format") != FORMAT {
+        return Err(wrong("its metadata does not say so".to_owned()));
+    }
+    if get("headstart.version") != VERSION {
+        let version = get("headstart.version");
+        return Err(wrong(format!(
+            "it has version {version}, expected {VERSION}"
+        )));
+    }
+    let mut index = Index {
+        classes: Vec::new(),
+        entries: Vec::new(),
+    };
+    for batch in reader {
+        let batch = batch.map_err(|e| wrong(e.to_string()))?;
+        index
+            .append(&batch)
+            .ok_or_else(|| wrong("its columns are not those of an index".to_owned()))?;
+    }
+    if index.digest().to_string() != get("headstart.digest") {
+        return Err(wrong("its content does not match its digest".to_owned()));
+    }
+    Ok(index)
+}
+
+impl Index {
+    /// Appends a batch's rows; `None` if the columns are not as specified.
+    fn append(&mut self, batch: &RecordBatch) -> Option<()> {
+        let ids = batch
+            .column_by_name("id")?
+            .as_any()
+            .downcast_ref::<FixedSizeBinaryArray>()?;
+        let paths = batch
+            .column_by_name("path")?
+            .as_any()
+            .downcast_ref::<BinaryArray>()?;
+        let labels = batch.column_by_name("label")?.as_any();
+        let labels = labels.downcast_ref::<DictionaryArray<Int32Type>>()?;
+        let names = labels.values().as_any().downcast_ref::<StringArray>()?;
+        let classes: Vec<String> = names.iter().flatten().map(str::to_owned).collect();
+        if !self.entries.is_empty() && classes != self.classes {
+            return None;
+        }
+        self.classes = classes;
+        for i in 0..batch.num_rows() {
+            let label = match labels.key(i) {
+                Some(code) if code < self.classes.len() => Some(code as u32),
+                Some(_) => return None,
+                None => None,
+            };
+            self.entries.push(Entry {
+                id: Digest(ids.value(i).try_into().ok()?),
+                path: paths.value(i).to_vec(),
+                label,
+            });
+        }
+        Some(())
+    }
+}

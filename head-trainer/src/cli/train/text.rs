@@ -1,0 +1,115 @@
+//! A run's result as text for people.
+
+use std::fmt::Write as _;
+
+use extractor::files::{escape_path, grouped};
+
+use crate::dataset::Dataset;
+use crate::metrics::Metrics;
+use crate::run::{FinalMetrics, RunRecord};
+use crate::solver::Epoch;
+
+pub(super) fn text(dataset: &Dataset, record: &RunRecord, folder: &str) -> String {
+    let mut text = String::new();
+    let sum = |counts: [u64; 2]| grouped(counts.iter().sum());
+    let store = &dataset.store;
+    let _ = writeln!(text, "store      {}", escape_path(store.folder()));
+    let _ = writeln!(
+        text,
+        "backbone   {}, preset {}{}",
+        store.backbone_name(),
+        store.key().preset,
+        if store.backbone_trained() == Some(false) {
+            " (untrained)"
+        } else {
+            ""
+        }
+    );
+    let _ = writeln!(
+        text,
+        "images     train {}, validation {}, test {} ({} = 0, {} = 1)",
+        sum(record.counts.train),
+        sum(record.counts.validation),
+        sum(record.counts.test),
+        record.classes[0],
+        record.classes[1],
+    );
+    let out = dataset.left_out;
+    if out != Default::default() {
+        let _ = writeln!(
+            text,
+            "left out   {} rejected, {} with two labels, {} without a label",
+            grouped(out.rejected as u64),
+            grouped(out.conflicting as u64),
+            grouped(out.unlabelled as u64)
+        );
+    }
+    let parameters = grouped(record.trainable_parameters as u64);
+    let _ = writeln!(text, "head       {parameters} trainable parameters");
+    let _ = writeln!(
+        text,
+        "\n   epoch  train loss  train acc    val loss    val acc"
+    );
+    let (of, percent) = (record.history.len(), |share: f64| {
+        format!("{:.2} %", 100.0 * share)
+    });
+    for epoch in &record.history {
+        let Epoch {
+            epoch: number,
+            train_loss,
+            train_accuracy,
+            validation_loss,
+            validation_accuracy,
+            ..
+        } = epoch;
+        let loss = validation_loss.map_or("-".to_owned(), |l| format!("{l:.4}"));
+        let accuracy = validation_accuracy.map_or("-".to_owned(), percent);
+        let _ = writeln!(
+            text,
+            "{:>8}  {train_loss:>10.4}  {:>9}  {loss:>10}  {accuracy:>9}",
+            format!("{number}/{of}"),
+            percent(*train_accuracy),
+        );
+    }
+    if let Some(c) = &record.convergence {
+        let _ = writeln!(
+            text,
+            "\nobjective {:.6}, gradient norm {:.1e}{}",
+            c.objective,
+            c.gradient_norm,
+            if c.converged {
+                ""
+            } else {
+                " (not converged: raise --max-iterations or --l2)"
+            }
+        );
+    }
+    text.push('\n');
+    let FinalMetrics {
+        train,
+        validation,
+        test,
+    } = record.metrics;
+    for (name, metrics) in [("train", train), ("validation", validation), ("test", test)] {
+        if let Some(Metrics { loss, accuracy, .. }) = metrics {
+            let _ = writeln!(
+                text,
+                "{name:<11}accuracy {}, loss {loss:.4}",
+                percent(accuracy)
+            );
+        }
+    }
+    let secs = |name: &str| record.secs.get(name).copied().unwrap_or_default();
+    let _ = writeln!(
+        text,
+        "time       {:.2} s features, {:.2} s training",
+        secs("load"),
+        secs("fit")
+    );
+    let _ = writeln!(text, "run        {folder}");
+    if store.backbone_trained() == Some(false) {
+        text += "\nThe backbone is untrained: this shows that the pipeline works, not how good it is.\n\
+                 For the real thing: make backbone, then make features train-head DATA=DIR\n";
+    }
+    text
+}

@@ -1,0 +1,194 @@
+//! What the integration tests share: the real test data (if there), stores made of known numbers,
+//! stores computed with ONNX Runtime, and the built binary.
+
+#![allow(dead_code)]
+
+use std::path::{Path, PathBuf};
+
+use extractor::backbone::{MapShape, Model, Overrides};
+use extractor::decode::Exif;
+use extractor::digest::Digest;
+use extractor::engine::{EngineOptions, OnnxRuntime, Provider};
+use extractor::features::{self, Job, Report};
+use extractor::index::{DigestCache, Entry, Index};
+use extractor::preprocess::{Layout, Preset};
+use extractor::runtime::{self, Flavour};
+use extractor::store::writer::SHARD_BYTES;
+use extractor::store::{Dtype, IDENTITY, Provenance, ShardWriter, Store, StoreJson, StoreKey, key};
+
+/// The real test data, `HEADSTART_TEST_DATA`; without it the test says so and passes.
+pub fn test_data() -> Option<PathBuf> {
+    let path = std::env::var_os("HEADSTART_TEST_DATA").map(PathBuf::from);
+    match &path {
+        Some(path) => assert!(
+            path.join("pets").is_dir(),
+            "HEADSTART_TEST_DATA has no pets"
+        ),
+        None => eprintln!("skipped: HEADSTART_TEST_DATA is not set"),
+    }
+    path
+}
+
+/// The built binary with a data folder of its own.
+pub fn head_trainer(data_dir: &Path) -> assert_cmd::Command {
+    let mut command = assert_cmd::Command::new(env!("CARGO_BIN_EXE_head-trainer"));
+    command
+        .env_remove("HEADSTART_LOG")
+        .env("HEADSTART_DATA_DIR", data_dir);
+    command
+}
+
+struct Quiet;
+
+impl Report for Quiet {
+    fn done(&self, _: usize) {}
+    fn rejected(&self, path: &[u8], reason: &str) {
+        panic!("{}: {reason}", String::from_utf8_lossy(path));
+    }
+}
+
+/// Indexes `images` and computes their features with a real backbone: (store, index file).
+pub fn extract(images: &Path, backbone: &Path, data_dir: &Path) -> (PathBuf, PathBuf) {
+    let model = Model::read(backbone, &Overrides::default()).unwrap();
+    let index = Index::of_folder(images, &DigestCache::default(), || ())
+        .unwrap()
+        .index;
+    let index_path = data_dir.join("indexes/test.arrow");
+    index.write(&index_path, images).unwrap();
+    let json = StoreJson {
+        key: StoreKey::new(&model.spec, Exif::Ignore, Dtype::F32),
+        backbone_name: model.spec.name.clone(),
+        backbone_trained: model.spec.trained,
+    };
+    let folder = key::create(&data_dir.join("features"), &json).unwrap();
+    let repository = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let library = runtime::locate(&repository.join("data"), Flavour::Cpu);
+    let options = EngineOptions {
+        library: library
+            .expect("ONNX Runtime is not there: run `make runtime` first")
+            .path,
+        provider: Provider::Cpu,
+        threads: std::thread::available_parallelism().map_or(1, usize::from),
+    };
+    let engine = OnnxRuntime::open(model.bytes(), &options).unwrap();
+    let mut backbone = model.with_engine(Box::new(engine), 64);
+    let store = Store::open(&folder).unwrap();
+    let plan = features::plan(&index, Some(&store));
+    let job = Job {
+        root: images,
+        folder: &folder,
+        key: &json.key,
+        strict: true,
+        shard_bytes: SHARD_BYTES,
+        stop: &std::sync::atomic::AtomicBool::new(false),
+    };
+    features::extract(&job, &mut backbone, &plan.missing, &Quiet).unwrap();
+    (folder, index_path)
+}
+
+pub const SHAPE: MapShape = MapShape {
+    height: 2,
+    width: 2,
+    channels: 5,
+};
+
+/// A number in [0, 1) that depends on `n` alone.
+pub fn noise(n: u64) -> f32 {
+    let digest = Digest::of(&n.to_le_bytes());
+    f32::from(u16::from_le_bytes([digest.0[0], digest.0[1]])) / 65536.0
+}
+
+/// The index of `images` made-up images a class, and features that tell the classes apart.
+pub struct MadeUp {
+    /// The index.
+    pub index: Index,
+    /// Number of the next image.
+    next: u64,
+}
+
+impl MadeUp {
+    pub fn new(classes: &[&str], images: u64) -> MadeUp {
+        let mut made_up = MadeUp {
+            index: Index {
+                classes: classes.iter().map(|c| (*c).to_owned()).collect(),
+                entries: Vec::new(),
+            },
+            next: 0,
+        };
+        for label in 0..classes.len() as u32 {
+            for _ in 0..images {
+                made_up.add(Some(label));
+            }
+        }
+        made_up
+    }
+
+    /// Adds an image and returns its entry's number.
+    pub fn add(&mut self, label: Option<u32>) -> usize {
+        let class = label.map_or("none", |l| self.index.classes[l as usize].as_str());
+        self.index.entries.push(Entry {
+            id: Digest::of(format!("image {}", self.next).as_bytes()),
+            path: format!("{class}/{:04}.jpg", self.next).into_bytes(),
+            label,
+        });
+        self.next += 1;
+        self.index.entries.len() - 1
+    }
+
+    /// Writes the index to `data_dir/indexes/made-up.arrow`.
+    pub fn write_index(&self, data_dir: &Path) -> PathBuf {
+        let path = data_dir.join("indexes/made-up.arrow");
+        self.index.write(&path, Path::new("/made/up")).unwrap();
+        path
+    }
+
+    /// Adds rows for the given entries to the made-up store below `data_dir/features`.
+    pub fn write_rows(&self, data_dir: &Path, entries: &[usize], dtype: Dtype) -> PathBuf {
+        let json = StoreJson {
+            key: StoreKey {
+                format: 1,
+                backbone: Digest::of(b"made up"),
+                feature_tensor: "features".to_owned(),
+                input_layout: Layout::Nhwc,
+                feature_layout: None,
+                precision: "fp32".to_owned(),
+                decoder: "none".to_owned(),
+                exif: Exif::Ignore,
+                resize: "none".to_owned(),
+                input_size: [8, 8],
+                preset: Preset::Unit,
+                dtype,
+            },
+            backbone_name: "made-up".to_owned(),
+            backbone_trained: Some(false),
+        };
+        let folder = key::create(&data_dir.join("features"), &json).unwrap();
+        let provenance = Provenance {
+            engine: "none".to_owned(),
+            provider: "CPU".to_owned(),
+            processor: "none".to_owned(),
+            headstart: "test".to_owned(),
+            batch_size: 1,
+        };
+        let mut writer = ShardWriter::new(&folder, &json.key, &provenance, SHAPE, SHARD_BYTES);
+        for &i in entries {
+            let entry = &self.index.entries[i];
+            let lean = if entry.label == Some(1) { 0.6 } else { 0.0 };
+            let map = (0..SHAPE.len() as u64)
+                .map(|j| noise(i as u64 * 1000 + j) + if j % 5 == 0 { lean } else { 0.0 })
+                .collect();
+            writer.write(&[entry.id], IDENTITY, map).unwrap();
+        }
+        writer.finish().unwrap();
+        folder
+    }
+
+    /// Index and all rows.
+    pub fn write(&self, data_dir: &Path) -> (PathBuf, PathBuf) {
+        let all: Vec<usize> = (0..self.index.entries.len()).collect();
+        (
+            self.write_rows(data_dir, &all, Dtype::F32),
+            self.write_index(data_dir),
+        )
+    }
+}

@@ -8,9 +8,7 @@ use std::path::Path;
 use predicates::prelude::*;
 use predicates::str::contains;
 
-fn json(output: &[u8]) -> serde_json::Value {
-    serde_json::from_slice(output).unwrap_or_else(|e| panic!("{e}: {output:?}"))
-}
+use common::{json, rows};
 
 /// Runs `features` on `images` with the small backbone and returns the JSON result.
 fn features(data: &Path, images: &Path, code: i32, more: &[&str]) -> serde_json::Value {
@@ -26,30 +24,6 @@ fn features(data: &Path, images: &Path, code: i32, more: &[&str]) -> serde_json:
     ]);
     command.arg(common::small_backbone()).arg(images).args(more);
     json(&command.assert().code(code).get_output().stdout)
-}
-
-/// Every row of the store: id -> features as bits.
-fn rows(folder: &str) -> std::collections::BTreeMap<String, Vec<u32>> {
-    use extractor::store::{Features, Store};
-    let store = Store::open(Path::new(folder)).unwrap();
-    let mut rows = std::collections::BTreeMap::new();
-    for shard in store.shards() {
-        shard.verify().unwrap();
-        for batch in 0..shard.batches() {
-            for row in 0..shard.rows_in(batch) {
-                let Features::F32(values) = shard.features(batch, row) else {
-                    panic!("not f32")
-                };
-                let bits = values.iter().map(|v| v.to_bits()).collect();
-                assert!(
-                    rows.insert(shard.id(batch, row).to_string(), bits)
-                        .is_none(),
-                    "twice"
-                );
-            }
-        }
-    }
-    rows
 }
 
 #[test]

@@ -11,8 +11,8 @@ use crate::files::{escape, escape_path};
 
 /// For `--help`.
 pub const EXIT_CODES: &str = "Exit codes: 0 done; 1 failed; 2 wrong usage; 3 done, but some images \
-     were skipped (each is named on stderr); 130 or 143 stopped by SIGINT or SIGTERM, what was \
-     complete is kept.";
+     were skipped (each is named on stderr); 4 rows are missing (store inspect --index); 5 damage \
+     was found (store verify); 130 or 143 stopped by SIGINT or SIGTERM, what was complete is kept.";
 
 /// Flags that every verb has.
 #[derive(Debug, Clone, clap::Args)]
@@ -89,6 +89,10 @@ pub enum Outcome {
     Done,
     /// Done, some images skipped: exit 3.
     Skipped,
+    /// Looked, and rows are missing: exit 4.
+    Incomplete,
+    /// Looked, and something is damaged: exit 5.
+    Damaged,
     /// Stopped by the signal of this number; what was complete is published: exit 128 + number.
     Interrupted(u8),
 }
@@ -98,6 +102,8 @@ pub fn exit(result: anyhow::Result<Outcome>) -> ExitCode {
     match result {
         Ok(Outcome::Done) => ExitCode::SUCCESS,
         Ok(Outcome::Skipped) => ExitCode::from(3),
+        Ok(Outcome::Incomplete) => ExitCode::from(4),
+        Ok(Outcome::Damaged) => ExitCode::from(5),
         Ok(Outcome::Interrupted(signal)) => ExitCode::from(128 + signal),
         Err(error) => {
             let line = format!("{error:#}").replace('\n', " ");

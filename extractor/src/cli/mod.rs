@@ -9,6 +9,7 @@ mod index;
 mod runtime;
 mod sample;
 mod signals;
+mod store;
 
 use std::process::ExitCode;
 
@@ -32,6 +33,9 @@ enum Verb {
     Features(features::Args),
     /// Write the index of a folder of images: id, path and label of each.
     Index(index::Args),
+    /// Look into a feature store and keep it in order.
+    #[command(subcommand)]
+    Store(store::Verb),
     /// Make a backbone.
     #[command(subcommand)]
     Backbone(backbone::Verb),
@@ -49,6 +53,7 @@ pub fn main() -> ExitCode {
     common::exit(match verb {
         Verb::Features(args) => args.run(&output),
         Verb::Index(args) => args.run(&output),
+        Verb::Store(verb) => verb.run(&output),
         Verb::Backbone(verb) => verb.run(&output),
         Verb::Runtime(verb) => verb.run(&output),
         Verb::Sample(args) => args.run(&output),

@@ -17,11 +17,23 @@
 //! file MUST NOT be changed. Readers MUST ignore names they do not know. Two shards MAY hold the
 //! same row (two writers raced); the one in the shard with the lower name counts. A reader MUST
 //! refuse a store or shard whose version or key differs from what it expects.
+//!
+//! # Many at once
+//!
+//! There is no lock, so that a store may lie on any shared file system. Writers only ever add
+//! whole shards. [`compact`] and [`gc`] replace shards: they publish the shard that takes rows
+//! over under a lower name, so that its rows count from then on, and remove the replaced one when
+//! both have been there for a grace period. A reader that finds a listed shard gone lists again.
 
+mod census;
+pub mod compact;
+pub mod gc;
+pub mod inspect;
 pub mod key;
 mod map;
 pub mod rejected;
 pub mod shard;
+pub mod verify;
 pub mod writer;
 
 use std::collections::{BTreeSet, HashMap};
@@ -33,6 +45,7 @@ use arrow::error::ArrowError;
 use crate::backbone::MapShape;
 use crate::digest::ImageId;
 use crate::files::FileError;
+pub use census::Removed;
 pub use key::{Dtype, StoreJson, StoreKey};
 pub use rejected::Rejected;
 pub use shard::{Features, Provenance, Shard};
@@ -51,10 +64,19 @@ pub enum StoreError {
     #[error(transparent)]
     File(#[from] FileError),
     /// A shard is damaged or not of this format.
-    #[error("shard {} cannot be used: {reason} (hint: move it away and run make features again; \
-             only its rows are computed anew)", path.display())]
+    #[error("shard {} cannot be used: {reason} (hint: extractor store verify --quarantine sets \
+             damaged shards aside; the next make features computes only their rows anew)", path.display())]
     Shard {
         /// The shard.
+        path: PathBuf,
+        /// What is wrong.
+        reason: String,
+    },
+    /// A record of rejected images is damaged.
+    #[error("the record of rejected images {} cannot be used: {reason} (hint: extractor store \
+             verify --quarantine sets it aside; the next make features writes it anew)", path.display())]
+    Rejected {
+        /// The record.
         path: PathBuf,
         /// What is wrong.
         reason: String,
@@ -128,6 +150,21 @@ impl Store {
     /// # Errors
     /// When the folder is no store, a shard is damaged or belongs to another key.
     pub fn open(folder: &Path) -> Result<Store, StoreError> {
+        let mut tries = 0;
+        loop {
+            match Store::open_listed(folder) {
+                // A shard was replaced since it was listed; the new list has the new one.
+                Err(StoreError::File(e))
+                    if e.source.kind() == std::io::ErrorKind::NotFound && tries < 100 =>
+                {
+                    tries += 1;
+                }
+                opened => return opened,
+            }
+        }
+    }
+
+    fn open_listed(folder: &Path) -> Result<Store, StoreError> {
         let json = key::read(folder)?;
         let mut store = Store {
             folder: folder.to_owned(),
@@ -136,7 +173,7 @@ impl Store {
             rows: HashMap::new(),
             rejected: rejected::read_all(folder)?,
         };
-        for path in files(folder, "shard-", ".arrow")? {
+        for path in files(folder, shard::PREFIX, shard::SUFFIX)? {
             let shard = Shard::open(&path)?;
             shard.key().must_equal(&store.json.key, &path)?;
             if let Some(first) = store.shards.first()

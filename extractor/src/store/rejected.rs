@@ -7,6 +7,9 @@ use super::StoreError;
 use crate::digest::{Digest, ImageId};
 use crate::files::{FileError, write_atomically};
 
+pub(super) const PREFIX: &str = "rejected-";
+pub(super) const SUFFIX: &str = ".jsonl";
+
 /// An image that gives no features with this store's key.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 pub struct Rejected {
@@ -31,7 +34,7 @@ pub fn write(folder: &Path, rejected: &[Rejected]) -> Result<(), StoreError> {
         text += &serde_json::to_string(record).expect("an id and a text");
         text.push('\n');
     }
-    let name = format!("rejected-{}.jsonl", Digest::of(text.as_bytes()).short());
+    let name = format!("{PREFIX}{}{SUFFIX}", Digest::of(text.as_bytes()).short());
     write_atomically(&folder.join(name), text.as_bytes())?;
     Ok(())
 }
@@ -39,16 +42,21 @@ pub fn write(folder: &Path, rejected: &[Rejected]) -> Result<(), StoreError> {
 /// Reads all records of the store in `folder`.
 pub(super) fn read_all(folder: &Path) -> Result<HashMap<ImageId, String>, StoreError> {
     let mut all = HashMap::new();
-    for path in super::files(folder, "rejected-", ".jsonl")? {
-        let text = std::fs::read_to_string(&path).map_err(FileError::new("read", &path))?;
-        for line in text.lines() {
-            let record: Rejected =
-                serde_json::from_str(line).map_err(|e| StoreError::NotAStore {
-                    path: path.clone(),
-                    reason: format!("a record of a rejected image is damaged: {e}"),
-                })?;
-            all.insert(record.id, record.reason);
-        }
+    for path in super::files(folder, PREFIX, SUFFIX)? {
+        let records = read(&path)?;
+        all.extend(records.into_iter().map(|r| (r.id, r.reason)));
     }
     Ok(all)
+}
+
+/// Reads one file of records.
+pub(super) fn read(path: &Path) -> Result<Vec<Rejected>, StoreError> {
+    let bytes = std::fs::read(path).map_err(FileError::new("read", path))?;
+    let wrong = |reason: String| StoreError::Rejected {
+        path: path.to_owned(),
+        reason,
+    };
+    let text = std::str::from_utf8(&bytes).map_err(|e| wrong(e.to_string()))?;
+    let parse = |line| serde_json::from_str(line).map_err(|e| wrong(e.to_string()));
+    text.lines().map(parse).collect()
 }

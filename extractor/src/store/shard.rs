@@ -40,6 +40,8 @@ use crate::digest::{Digest, ImageId};
 use crate::files::FileError;
 
 pub(super) const FORMAT: &str = "features";
+pub(super) const PREFIX: &str = "shard-";
+pub(super) const SUFFIX: &str = ".arrow";
 const MAGIC: &[u8; 6] = b"ARROW1";
 const TRAILER_BYTES: usize = 10; // footer length and magic
 
@@ -172,6 +174,11 @@ impl Shard {
     /// Number of rows.
     pub fn rows(&self) -> usize {
         self.batches.iter().map(|b| b.ids.len()).sum()
+    }
+
+    /// Batch and row of every row.
+    pub(super) fn positions(&self) -> impl Iterator<Item = (usize, usize)> {
+        (0..self.batches()).flat_map(|batch| (0..self.rows_in(batch)).map(move |row| (batch, row)))
     }
 
     /// Id of a row.

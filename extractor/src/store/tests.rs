@@ -8,6 +8,8 @@ use crate::decode::Exif;
 use crate::digest::Digest;
 use crate::preprocess::{Layout, Preset};
 
+mod upkeep;
+
 const SHAPE: MapShape = MapShape {
     height: 2,
     width: 3,
@@ -51,6 +53,18 @@ fn map_of(i: usize) -> Vec<f32> {
 
 /// A store with rows 0..rows in batches of two.
 fn write(root: &Path, dtype: Dtype, rows: usize, shard_bytes: usize) -> PathBuf {
+    let all: Vec<usize> = (0..rows).collect();
+    write_rows(root, dtype, &provenance(), &all, shard_bytes)
+}
+
+/// Adds the given rows to a store, in batches of two.
+fn write_rows(
+    root: &Path,
+    dtype: Dtype,
+    provenance: &Provenance,
+    rows: &[usize],
+    shard_bytes: usize,
+) -> PathBuf {
     let key = store_key(dtype);
     let json = StoreJson {
         key: key.clone(),
@@ -58,9 +72,8 @@ fn write(root: &Path, dtype: Dtype, rows: usize, shard_bytes: usize) -> PathBuf 
         backbone_trained: None,
     };
     let folder = key::create(root, &json).unwrap();
-    let mut writer = ShardWriter::new(&folder, &key, &provenance(), SHAPE, shard_bytes);
-    let all: Vec<usize> = (0..rows).collect();
-    for pair in all.chunks(2) {
+    let mut writer = ShardWriter::new(&folder, &key, provenance, SHAPE, shard_bytes);
+    for pair in rows.chunks(2) {
         let ids: Vec<_> = pair.iter().map(|&i| id(i)).collect();
         let features = pair.iter().flat_map(|&i| map_of(i)).collect();
         writer.write(&ids, IDENTITY, features).unwrap();

@@ -27,6 +27,27 @@ use crate::files::Pending;
 /// A shard is closed when its features reach this size: 256 MiB.
 pub const SHARD_BYTES: usize = 256 << 20;
 
+const LAST_GENERATION: u32 = 9999;
+
+/// Name of a shard. That of a rewritten shard sorts before those of the shards whose rows it took
+/// over, one generation older each: so its rows are the ones that count, as soon as it is there.
+fn name(generation: u32, content: u128) -> String {
+    match LAST_GENERATION.saturating_sub(generation) {
+        LAST_GENERATION => format!("shard-{content:032x}.arrow"),
+        rank => format!("shard--{rank:04}-{content:032x}.arrow"), // `-` sorts before every digit
+    }
+}
+
+/// How often the rows of the shard at `path` have been rewritten, by its name.
+pub(super) fn generation(path: &Path) -> u32 {
+    let rank = || {
+        let name = path.file_name()?.to_str()?;
+        let rank = name.strip_prefix("shard--")?.get(..4)?;
+        rank.parse().ok()
+    };
+    LAST_GENERATION.saturating_sub(rank().unwrap_or(LAST_GENERATION))
+}
+
 /// Writes rows into shards of one store.
 pub struct ShardWriter {
     folder: PathBuf,
@@ -34,6 +55,7 @@ pub struct ShardWriter {
     shape: MapShape,
     schema: SchemaRef,
     rows_per_shard: usize,
+    generation: u32,
     open: Option<OpenShard>,
     published: Vec<PathBuf>,
 }
@@ -61,9 +83,17 @@ impl ShardWriter {
             shape,
             schema: schema(key, provenance, shape),
             rows_per_shard: (shard_bytes / (shape.len() * key.dtype.size_bytes())).max(1),
+            generation: 0,
             open: None,
             published: Vec::new(),
         }
+    }
+
+    /// Names the shards as the given generation: that of the shards whose rows they take over,
+    /// plus one.
+    pub(super) fn with_generation(mut self, generation: u32) -> ShardWriter {
+        self.generation = generation;
+        self
     }
 
     /// Adds a record batch: `ids.len()` rows of `view`, `features` [rows, h, w, c] flat.
@@ -177,7 +207,7 @@ impl ShardWriter {
         open.writer.write_metadata("headstart.checksums", checksums);
         open.writer.finish().map_err(|e| self.failed(e))?;
         drop(open.writer);
-        let name = format!("shard-{:032x}.arrow", open.content.digest128());
+        let name = name(self.generation, open.content.digest128());
         open.pending.retarget(self.folder.join(name));
         self.published.push(open.pending.publish()?);
         Ok(())
@@ -232,4 +262,19 @@ fn schema(key: &StoreKey, provenance: &Provenance, shape: MapShape) -> SchemaRef
         ],
         metadata.map(|(k, v)| (k.to_owned(), v)),
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_later_generation_sorts_first() {
+        let names: Vec<_> = [0, 1, 2, 500, 9999].map(|g| name(g, 1 << (g % 128))).into();
+        assert!(names.is_sorted_by(|a, b| a > b), "{names:?}");
+        for (generation, name) in [0, 1, 2, 500, 9999].iter().zip(&names) {
+            assert_eq!(super::generation(&Path::new("x").join(name)), *generation);
+        }
+        assert_eq!(super::generation(Path::new("shard--x.arrow")), 0);
+    }
 }

@@ -5,10 +5,14 @@
 
 pub mod http;
 
+use std::collections::BTreeMap;
+use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::OnceLock;
 
 use extractor::runtime::{self, Flavour};
+use extractor::store::{Features, Store};
 
 /// The real test data, `HEADSTART_TEST_DATA`; without it the test says so and passes.
 pub fn test_data() -> Option<PathBuf> {
@@ -44,12 +48,89 @@ pub fn library() -> PathBuf {
 
 /// The built binary with a data folder of its own and the repository's ONNX Runtime.
 pub fn extractor(data_dir: &Path) -> assert_cmd::Command {
-    let mut command = assert_cmd::Command::new(env!("CARGO_BIN_EXE_extractor"));
+    command(data_dir).into()
+}
+
+/// The same, for processes that are not waited for.
+pub fn command(data_dir: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_extractor"));
     command
         .env("ORT_DYLIB_PATH", library())
         .env_remove("HEADSTART_LOG")
         .env("HEADSTART_DATA_DIR", data_dir);
     command
+}
+
+/// `extractor features` on `images` with the small backbone, in shards of about four rows.
+pub fn features(data_dir: &Path, images: &Path, batch_size: usize) -> Command {
+    features_with(small_backbone(), data_dir, images, batch_size)
+}
+
+/// The same with another backbone.
+pub fn features_with(
+    backbone: &Path,
+    data_dir: &Path,
+    images: &Path,
+    batch_size: usize,
+) -> Command {
+    let mut command = command(data_dir);
+    command
+        .args(["features", "--json", "--ep", "cpu", "--threads", "2"])
+        .args(["--shard-bytes", "32768", "--batch-size"])
+        .arg(batch_size.to_string())
+        .arg("--backbone")
+        .arg(backbone)
+        .arg(images);
+    command
+}
+
+/// What a verb printed with `--json`.
+pub fn json(output: &[u8]) -> serde_json::Value {
+    serde_json::from_slice(output)
+        .unwrap_or_else(|e| panic!("{e}: {}", String::from_utf8_lossy(output)))
+}
+
+/// The only store of a data folder, if there is one yet.
+pub fn only_store(data_dir: &Path) -> Option<PathBuf> {
+    let stores = extractor::store::find(&data_dir.join("features")).ok()?;
+    assert_eq!(stores.len(), 1);
+    stores.into_iter().next()
+}
+
+/// The names in a folder that begin with `prefix`.
+pub fn names(folder: &Path, prefix: &str) -> Vec<String> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let names = entries.map(|e| e.file_name().to_string_lossy().into_owned());
+    names.filter(|name| name.starts_with(prefix)).collect()
+}
+
+/// Every row of a store, checked: id -> features as bits, one a copy.
+pub fn copies(folder: impl AsRef<Path>) -> BTreeMap<String, Vec<Vec<u32>>> {
+    let store = Store::open(folder.as_ref()).unwrap();
+    let mut all: BTreeMap<String, Vec<Vec<u32>>> = BTreeMap::new();
+    for shard in store.shards() {
+        shard.verify().unwrap();
+        for batch in 0..shard.batches() {
+            for row in 0..shard.rows_in(batch) {
+                let Features::F32(values) = shard.features(batch, row) else {
+                    panic!("not f32")
+                };
+                let bits = values.iter().map(|v| v.to_bits()).collect();
+                let id = shard.id(batch, row).to_string();
+                all.entry(id).or_default().push(bits);
+            }
+        }
+    }
+    all
+}
+
+/// Every row of a store that has no row twice.
+pub fn rows(folder: impl AsRef<Path>) -> BTreeMap<String, Vec<u32>> {
+    let one = |(id, mut copies): (String, Vec<_>)| {
+        assert_eq!(copies.len(), 1, "{id} is there twice");
+        (id, copies.remove(0))
+    };
+    copies(folder).into_iter().map(one).collect()
 }
 
 /// A small backbone: the seeded ResNet50 at 32 pixels (maps 1x1x2048). It lies in the build's own
@@ -62,6 +143,87 @@ pub fn small_backbone() -> &'static Path {
         extractor::backbone::seed::write(&path, &options).unwrap();
         path
     })
+}
+
+/// A backbone of one convolution, [N, 3, 32, 32] -> [N, 128, 4, 4], for tests that start the
+/// program often: it opens in no time.
+pub fn tiny_backbone(folder: &Path) -> PathBuf {
+    use onnx_protobuf::tensor_shape_proto::{Dimension, dimension};
+    use onnx_protobuf::{
+        AttributeProto, GraphProto, Message as _, ModelProto, NodeProto, OperatorSetIdProto,
+        TensorProto, TensorShapeProto, TypeProto, ValueInfoProto, attribute_proto, tensor_proto,
+        type_proto,
+    };
+    use protobuf::{Enum as _, MessageField};
+    let float = tensor_proto::DataType::FLOAT.value();
+    let weights = |name: &str, dims: &[i64]| TensorProto {
+        name: name.to_owned(),
+        dims: dims.to_vec(),
+        data_type: float,
+        float_data: (0..dims.iter().product())
+            .map(|i| ((i * 7919 % 1009) as f32 / 1009.0) - 0.5)
+            .collect(),
+        ..Default::default()
+    };
+    let tensor = |name: &str, dims: [i64; 3]| {
+        let dims = dims.map(|n| Some(dimension::Value::DimValue(n)));
+        let batch = [Some(dimension::Value::DimParam("N".to_owned()))];
+        let dim = batch.into_iter().chain(dims).map(|value| Dimension {
+            value,
+            ..Default::default()
+        });
+        let shape = TensorShapeProto {
+            dim: dim.collect(),
+            ..Default::default()
+        };
+        let tensor = type_proto::Tensor {
+            elem_type: float,
+            shape: MessageField::some(shape),
+            ..Default::default()
+        };
+        ValueInfoProto {
+            name: name.to_owned(),
+            type_: MessageField::some(TypeProto {
+                value: Some(type_proto::Value::TensorType(tensor)),
+                ..Default::default()
+            }),
+            ..Default::default()
+        }
+    };
+    let strides = AttributeProto {
+        name: "strides".to_owned(),
+        type_: attribute_proto::AttributeType::INTS.into(),
+        ints: vec![8, 8],
+        ..Default::default()
+    };
+    let convolution = NodeProto {
+        op_type: "Conv".to_owned(),
+        input: ["input", "weights", "bias"].map(str::to_owned).into(),
+        output: vec!["features".to_owned()],
+        attribute: vec![strides],
+        ..Default::default()
+    };
+    let graph = GraphProto {
+        name: "tiny".to_owned(),
+        node: vec![convolution],
+        initializer: vec![weights("weights", &[128, 3, 8, 8]), weights("bias", &[128])],
+        input: vec![tensor("input", [3, 32, 32])],
+        output: vec![tensor("features", [128, 4, 4])],
+        ..Default::default()
+    };
+    let model = ModelProto {
+        ir_version: 8,
+        opset_import: vec![OperatorSetIdProto {
+            version: 17,
+            ..Default::default()
+        }],
+        graph: MessageField::some(graph),
+        ..Default::default()
+    };
+    let path = folder.join("tiny.onnx");
+    fs::write(&path, model.write_to_bytes().unwrap()).unwrap();
+    fs::write(path.with_extension("toml"), "preset = \"unit\"\n").unwrap();
+    path
 }
 
 /// Draws a sample set of `per_class` images a class into `folder`.

@@ -1,0 +1,247 @@
+//! `extractor store inspect`.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+
+use serde_json::json;
+
+use super::super::common::{Outcome, OutputArgs, skipped_line};
+use super::{only_store, paths, size};
+use crate::features::{self, Plan};
+use crate::files::{escape, escape_path, grouped};
+use crate::index::Index;
+use crate::store::inspect::{Inspection, inspect};
+use crate::store::{Rejected, Store, StoreKey};
+
+/// Lines of text a list; JSON has all.
+const SHOWN: usize = 20;
+
+/// Flags of `extractor store inspect`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The store, or the folder it lies in if it is the only one there.
+    store: PathBuf,
+    /// Say what of this index is done, class by class.
+    #[arg(long, value_name = "FILE")]
+    index: Option<PathBuf>,
+}
+
+/// Images (ids) of a class and what the store has of them.
+#[derive(Default, serde::Serialize)]
+struct ClassCounts {
+    class: Option<String>,
+    images: usize,
+    done: usize,
+    rejected: usize,
+    missing: usize,
+}
+
+impl Args {
+    /// Runs the verb.
+    pub fn run(self, output: &OutputArgs) -> anyhow::Result<Outcome> {
+        let folder = only_store(&self.store)?;
+        let index = self.index.as_deref().map(Index::read).transpose()?;
+        let store = Store::open(&folder)?;
+        let inspection = inspect(&store)?;
+        let mut value = store_json(&store, &inspection);
+        let mut text = store_text(&store, &inspection);
+        let mut outcome = Outcome::Done;
+        match &index {
+            None => list(
+                &mut text,
+                &inspection.rejected,
+                |Rejected { id, reason }| format!("rejected  {id}: {}", reason.replace('\n', " ")),
+            ),
+            Some(index) => {
+                let plan = features::plan(index, Some(&store));
+                let classes = class_counts(index, &plan);
+                text += &coverage_text(&plan, &classes);
+                value["index"] = coverage_json(&plan, &classes);
+                outcome = match (plan.missing.len(), plan.rejected.len()) {
+                    (0, 0) => Outcome::Done,
+                    (0, _) => Outcome::Skipped,
+                    _ => Outcome::Incomplete,
+                };
+            }
+        }
+        output.print(&value, &text)?;
+        Ok(outcome)
+    }
+}
+
+fn list<T>(text: &mut String, items: &[T], line: impl Fn(&T) -> String) {
+    for item in items.iter().take(SHOWN) {
+        *text += &line(item);
+        text.push('\n');
+    }
+    if let Some(more) = items.len().checked_sub(SHOWN + 1) {
+        *text += &format!(
+            "          and {} more (--json lists all)\n",
+            grouped(more as u64 + 1)
+        );
+    }
+}
+
+fn store_text(store: &Store, inspection: &Inspection) -> String {
+    let key = store.key();
+    let total = &inspection.total;
+    let trained = match store.backbone_trained() {
+        Some(true) => ", trained",
+        Some(false) => ", untrained",
+        None => "",
+    };
+    let mut text = format!(
+        "store     {}\nbackbone  {}{trained}\nkey       {}\n",
+        escape_path(store.folder()),
+        store.backbone_name(),
+        key_text(key),
+    );
+    for (origin, amount) in &inspection.provenances {
+        text += &format!(
+            "computed  {} rows in {} shards by {origin}\n",
+            grouped(amount.rows as u64),
+            grouped(amount.shards as u64),
+        );
+    }
+    let maps = store.map_shape();
+    text += &format!(
+        "rows      {} images{}\nshards    {}, {}\nrejected  {} images\n",
+        grouped(store.len() as u64),
+        maps.map(|s| format!(", maps {s} {}", key.dtype))
+            .unwrap_or_default(),
+        grouped(total.shards as u64),
+        size(total.bytes),
+        grouped(inspection.rejected.len() as u64),
+    );
+    if inspection.duplicates > 0 {
+        text += &format!(
+            "duplicate {} rows (store compact removes them)\n",
+            grouped(inspection.duplicates as u64)
+        );
+    }
+    if !inspection.temporary.is_empty() {
+        text += &format!(
+            "temporary {} files, under way or of killed runs (store compact removes old ones)\n",
+            inspection.temporary.len()
+        );
+    }
+    if !inspection.quarantined.is_empty() {
+        text += &format!(
+            "set aside {} damaged files (in quarantine; delete them when you like)\n",
+            inspection.quarantined.len()
+        );
+    }
+    text
+}
+
+/// Every field of a key, so that none can be forgotten.
+fn key_text(key: &StoreKey) -> String {
+    let fields = match serde_json::to_value(key) {
+        Ok(serde_json::Value::Object(fields)) => fields,
+        _ => return key.to_json(),
+    };
+    let field = |(name, value): (String, serde_json::Value)| match value.as_str() {
+        Some(text) => format!("{name} {text}"),
+        None => format!("{name} {value}"),
+    };
+    fields.into_iter().map(field).collect::<Vec<_>>().join(", ")
+}
+
+fn store_json(store: &Store, inspection: &Inspection) -> serde_json::Value {
+    let provenances: Vec<_> = inspection
+        .provenances
+        .iter()
+        .map(|(origin, amount)| json!({ "provenance": origin, "amount": amount }))
+        .collect();
+    json!({
+        "store": escape_path(store.folder()),
+        "backbone": store.backbone_name(),
+        "backbone_trained": store.backbone_trained(),
+        "key": store.key(),
+        "provenances": provenances,
+        "images": store.len(),
+        "map_shape": store.map_shape().map(|s| [s.height, s.width, s.channels]),
+        "total": inspection.total,
+        "duplicate_rows": inspection.duplicates,
+        "rejected": inspection.rejected,
+        "temporary": paths(&inspection.temporary),
+        "quarantined": paths(&inspection.quarantined),
+    })
+}
+
+/// Counts by class, in the index's order; unlabelled images last.
+fn class_counts(index: &Index, plan: &Plan) -> Vec<ClassCounts> {
+    let mut labels = HashMap::new();
+    let mut counts: Vec<ClassCounts> = index
+        .classes
+        .iter()
+        .map(|name| ClassCounts {
+            class: Some(name.clone()),
+            ..ClassCounts::default()
+        })
+        .chain([ClassCounts::default()])
+        .collect();
+    let unlabelled = index.classes.len();
+    for i in index.unique() {
+        let entry = &index.entries[i];
+        let label = entry.label.map_or(unlabelled, |l| l as usize);
+        labels.insert(entry.id, label);
+        counts[label].images += 1;
+        counts[label].done += 1;
+    }
+    for entry in &plan.missing {
+        let class = &mut counts[labels[&entry.id]];
+        class.missing += 1;
+        class.done -= 1;
+    }
+    for (entry, _) in &plan.rejected {
+        let class = &mut counts[labels[&entry.id]];
+        class.rejected += 1;
+        class.done -= 1;
+    }
+    counts.retain(|c| c.class.is_some() || c.images > 0);
+    counts
+}
+
+fn coverage_text(plan: &Plan, classes: &[ClassCounts]) -> String {
+    let mut text = format!(
+        "index     {} images: {} done, {} rejected, {} missing\n",
+        grouped((plan.cached + plan.rejected.len() + plan.missing.len()) as u64),
+        grouped(plan.cached as u64),
+        grouped(plan.rejected.len() as u64),
+        grouped(plan.missing.len() as u64),
+    );
+    for class in classes {
+        text += &format!(
+            "class     {}: {} images, {} done, {} rejected, {} missing\n",
+            match &class.class {
+                Some(name) => escape(name.as_bytes()),
+                None => "(no label)".to_owned(),
+            },
+            grouped(class.images as u64),
+            grouped(class.done as u64),
+            grouped(class.rejected as u64),
+            grouped(class.missing as u64),
+        );
+    }
+    list(&mut text, &plan.rejected, |(entry, reason)| {
+        format!("rejected  {}", skipped_line(&entry.path, reason))
+    });
+    list(&mut text, &plan.missing, |entry| {
+        format!("missing   {}", escape(&entry.path))
+    });
+    text
+}
+
+fn coverage_json(plan: &Plan, classes: &[ClassCounts]) -> serde_json::Value {
+    let rejected = plan.rejected.iter().map(
+        |(entry, reason)| json!({ "path": escape(&entry.path), "id": entry.id, "reason": reason }),
+    );
+    let missing = plan.missing.iter().map(|entry| escape(&entry.path));
+    json!({
+        "done": plan.cached,
+        "classes": classes,
+        "rejected": rejected.collect::<Vec<_>>(),
+        "missing": missing.collect::<Vec<_>>(),
+    })
+}

@@ -1,0 +1,211 @@
+//! Which rows of which shards count, and what follows: shards to be rewritten, shards and files
+//! to be removed. The common ground of [`super::compact`] and [`super::gc`].
+//!
+//! # Why nothing is lost
+//!
+//! Of several copies of a row the one in the shard with the lowest name counts, and a shard is
+//! removed only if none of its wanted rows counts. So whoever removes shards at the same time, the
+//! copy that counts is removed by nobody. A rewritten shard has a lower name than those whose rows
+//! it took over ([`super::writer`]) and holds the same bits, so that a row does not change when
+//! its copies go, in whatever order.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use super::{RowRef, Shard, Store, StoreError, files};
+use crate::digest::ImageId;
+use crate::files::{FileError, Pending, TEMPORARY_PREFIX, sync_folder};
+
+/// Ids of images; none stands for all.
+pub(super) type Keep<'a> = Option<&'a HashSet<ImageId>>;
+
+/// The copy that counts of every row that is wanted.
+pub(super) struct Census<'a> {
+    pub store: &'a Store,
+    counting: HashMap<(ImageId, &'a str), RowRef>,
+    live: Vec<usize>,
+}
+
+impl<'a> Census<'a> {
+    pub fn new(store: &'a Store, keep: Keep) -> Census<'a> {
+        let mut counting = HashMap::new();
+        let mut live = vec![0; store.shards.len()];
+        for (number, shard) in store.shards.iter().enumerate() {
+            for (batch, row) in shard.positions() {
+                let id = shard.id(batch, row);
+                if keep.is_some_and(|keep| !keep.contains(&id)) {
+                    continue;
+                }
+                counting
+                    .entry((id, shard.view(batch, row)))
+                    .or_insert_with(|| {
+                        live[number] += 1;
+                        RowRef {
+                            shard: number as u32,
+                            batch: batch as u32,
+                            row: row as u32,
+                        }
+                    });
+            }
+        }
+        Census {
+            store,
+            counting,
+            live,
+        }
+    }
+
+    fn shard(&self, number: usize) -> &'a Shard {
+        &self.store.shards[number]
+    }
+
+    /// The rows of a shard that are wanted and count.
+    pub fn live(&self, number: usize) -> impl Iterator<Item = (usize, usize)> {
+        let shard = self.shard(number);
+        shard.positions().filter(move |&(batch, row)| {
+            let key = (shard.id(batch, row), shard.view(batch, row));
+            let here = (number as u32, batch as u32, row as u32);
+            self.counting
+                .get(&key)
+                .is_some_and(|c| (c.shard, c.batch, c.row) == here)
+        })
+    }
+
+    /// The number of those.
+    pub fn live_rows(&self, number: usize) -> usize {
+        self.live[number]
+    }
+
+    /// Shards with rows that count and rows that do not.
+    pub fn mixed(&self) -> Vec<usize> {
+        (0..self.live.len())
+            .filter(|&i| self.live[i] > 0 && self.live[i] < self.shard(i).rows())
+            .collect()
+    }
+
+    /// Shards of which no row counts.
+    pub fn dead(&self) -> Vec<usize> {
+        (0..self.live.len())
+            .filter(|&i| self.live[i] == 0)
+            .collect()
+    }
+
+    /// Rows that are not wanted or of which another copy counts.
+    pub fn duplicates(&self) -> usize {
+        let rows: usize = self.store.shards.iter().map(Shard::rows).sum();
+        rows - self.live.iter().sum::<usize>()
+    }
+
+    /// The shards that hold the counting copies of a dead shard's wanted rows.
+    fn replacing(&self, number: usize) -> BTreeSet<usize> {
+        let shard = self.shard(number);
+        shard
+            .positions()
+            .filter_map(|(batch, row)| {
+                let key = (shard.id(batch, row), shard.view(batch, row));
+                Some(self.counting.get(&key)?.shard as usize)
+            })
+            .collect()
+    }
+}
+
+/// Ages of files, by the clock of the file system they lie on.
+pub(super) struct Clock {
+    now: SystemTime,
+    grace: Duration,
+}
+
+impl Clock {
+    /// The clock of `folder`; this machine's, if nothing can be written there.
+    pub fn new(folder: &Path, grace: Duration) -> Clock {
+        let now = || {
+            let mut probe = Pending::new(&folder.join("clock")).ok()?;
+            probe.file().metadata().ok()?.modified().ok()
+        };
+        Clock {
+            now: now().unwrap_or_else(SystemTime::now),
+            grace,
+        }
+    }
+
+    /// Whether a file has been there for the grace period; no for one that is gone.
+    pub fn is_old(&self, path: &Path) -> bool {
+        let modified = fs::symlink_metadata(path).and_then(|m| m.modified());
+        modified.is_ok_and(|m| self.now.duration_since(m).unwrap_or_default() >= self.grace)
+    }
+}
+
+/// What was removed and what has to wait.
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
+pub struct Removed {
+    /// Shards removed.
+    pub shards: usize,
+    /// Temporary files of killed runs removed.
+    pub temporary: usize,
+    /// Bytes both took.
+    pub bytes: u64,
+    /// Shards of which no row counts any more, kept until the grace period is over.
+    pub waiting: usize,
+    /// Bytes they take.
+    pub waiting_bytes: u64,
+}
+
+/// Removes the shards of which no row counts and the temporary files of killed runs, as far as
+/// they and what replaces them are old enough; with `dry`, only says so.
+pub(super) fn remove(census: &Census, clock: &Clock, dry: bool) -> Result<Removed, StoreError> {
+    let folder = census.store.folder();
+    let mut removed = Removed::default();
+    let mut sound = HashSet::new();
+    for number in census.dead() {
+        let shard = census.shard(number);
+        let replacing = census.replacing(number);
+        let mut needed = replacing.iter().map(|&i| census.shard(i).path());
+        if !clock.is_old(shard.path()) || !needed.all(|path| clock.is_old(path)) {
+            removed.waiting += 1;
+            removed.waiting_bytes += shard.len_bytes();
+            continue;
+        }
+        // The copies that remain must be good before the others go.
+        for i in replacing {
+            if !dry && sound.insert(i) {
+                census.shard(i).verify()?;
+            }
+        }
+        if dry || unlink(shard.path(), clock)? {
+            removed.shards += 1;
+            removed.bytes += shard.len_bytes();
+        }
+    }
+    for path in temporary(folder, clock)? {
+        let len_bytes = fs::symlink_metadata(&path).map_or(0, |m| m.len());
+        if dry || unlink(&path, clock)? {
+            removed.temporary += 1;
+            removed.bytes += len_bytes;
+        }
+    }
+    if !dry && removed.shards + removed.temporary > 0 {
+        sync_folder(folder)?;
+    }
+    Ok(removed)
+}
+
+/// Temporary files that nobody writes any more.
+fn temporary(folder: &Path, clock: &Clock) -> Result<Vec<PathBuf>, StoreError> {
+    let mut paths = files(folder, TEMPORARY_PREFIX, "")?;
+    paths.retain(|path| clock.is_old(path));
+    Ok(paths)
+}
+
+/// Removes a file unless it was written anew in the meantime.
+fn unlink(path: &Path, clock: &Clock) -> Result<bool, StoreError> {
+    if !clock.is_old(path) {
+        return Ok(false);
+    }
+    match fs::remove_file(path) {
+        Ok(()) => Ok(true),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        Err(e) => Err(FileError::new("remove", path)(e).into()),
+    }
+}

@@ -5,7 +5,6 @@
 //! batches, the calling thread runs the backbone and writes shards. Must not know where the index
 //! came from or what the features are for.
 
-use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
@@ -15,6 +14,7 @@ use rayon::prelude::*;
 use crate::backbone::{Backbone, BackboneError, MapShape};
 use crate::decode::{self, Exif, RgbImage};
 use crate::digest::{Digest, ImageId};
+use crate::images::{ImageBytes, Images};
 use crate::index::{Entry, Index};
 use crate::preprocess::Preprocessor;
 use crate::store::{
@@ -52,34 +52,31 @@ pub enum FeaturesError {
 }
 
 /// The images of an index, sorted by what the store knows of them.
-pub struct Plan<'a> {
-    /// Entries to compute, in index order, one an id.
-    pub missing: Vec<&'a Entry>,
+#[derive(Debug, Default)]
+pub struct Plan {
+    /// Positions in the index of what is to be computed, ascending, one an id.
+    pub missing: Vec<u32>,
     /// Images with a row.
     pub cached: usize,
-    /// Images known to have none, with the reason.
-    pub rejected: Vec<(&'a Entry, String)>,
+    /// Positions of images known to have none, with the reason.
+    pub rejected: Vec<(u32, String)>,
 }
 
 /// What of `index` is not in `store` yet; all of it, if there is no store yet.
-pub fn plan<'a>(index: &'a Index, store: Option<&Store>) -> Plan<'a> {
-    let mut plan = Plan {
-        missing: Vec::new(),
-        cached: 0,
-        rejected: Vec::new(),
-    };
-    for i in index.unique() {
-        let entry = &index.entries[i];
+pub fn plan(index: &Index, store: Option<&Store>) -> Plan {
+    let mut plan = Plan::default();
+    for position in index.unique() {
+        let id = index.entry(position as usize).id;
         let Some(store) = store else {
-            plan.missing.push(entry);
+            plan.missing.push(position);
             continue;
         };
-        if store.locate(&entry.id).is_some() {
+        if store.locate(&id, IDENTITY).is_some() {
             plan.cached += 1;
-        } else if let Some(reason) = store.rejected(&entry.id) {
-            plan.rejected.push((entry, reason.to_owned()));
+        } else if let Some(reason) = store.rejected(&id) {
+            plan.rejected.push((position, reason.to_owned()));
         } else {
-            plan.missing.push(entry);
+            plan.missing.push(position);
         }
     }
     plan
@@ -87,8 +84,8 @@ pub fn plan<'a>(index: &'a Index, store: Option<&Store>) -> Plan<'a> {
 
 /// What an extraction works with.
 pub struct Job<'a> {
-    /// Folder the index's paths are relative to.
-    pub root: &'a Path,
+    /// Where the images' bytes are.
+    pub images: &'a dyn Images,
     /// The store's folder, made with [`crate::store::key::create`].
     pub folder: &'a Path,
     /// The store's key.
@@ -121,7 +118,7 @@ enum Trouble {
 /// A full input batch on its way to the backbone.
 struct InputBatch<'a> {
     /// Entries in order; those without trouble have input.
-    entries: Vec<(&'a Entry, Result<(), Trouble>)>,
+    entries: Vec<(Entry<'a>, Result<(), Trouble>)>,
     input: Vec<f32>, // [batch_size, H, W, 3] or [batch_size, 3, H, W]
 }
 
@@ -138,7 +135,7 @@ pub struct Extracted {
     pub shards: Vec<PathBuf>,
 }
 
-/// Computes the rows of `missing` and adds them to the store. The rows do not depend on the number
+/// Computes the rows of `missing`, positions in `index`, and adds them to the store. The rows do not depend on the number
 /// of threads, on their neighbours in a batch or on earlier interruptions.
 ///
 /// # Errors
@@ -146,19 +143,28 @@ pub struct Extracted {
 pub fn extract(
     job: &Job,
     backbone: &mut Backbone,
-    missing: &[&Entry],
+    index: &Index,
+    missing: &[u32],
     report: &dyn Report,
 ) -> Result<Extracted, FeaturesError> {
     let preprocessor = backbone.preprocessor();
     let batch_size = backbone.batch_size;
     let (sender, receiver) = mpsc::sync_channel::<InputBatch>(2);
     std::thread::scope(|scope| {
-        let (root, exif) = (job.root, job.key.exif);
+        let (images, exif) = (job.images, job.key.exif);
         scope.spawn(move || {
-            for entries in missing.chunks(batch_size) {
+            for positions in missing.chunks(batch_size) {
+                let entries: Vec<Entry> =
+                    positions.iter().map(|p| index.entry(*p as usize)).collect();
                 // A failed send means that the other side stopped with an error.
                 if sender
-                    .send(load_batch(root, entries, batch_size, exif, &preprocessor))
+                    .send(load_batch(
+                        images,
+                        &entries,
+                        batch_size,
+                        exif,
+                        &preprocessor,
+                    ))
                     .is_err()
                 {
                     break;
@@ -260,7 +266,7 @@ impl RowWriter<'_> {
         reason: String,
         remember: bool,
     ) -> Result<(), FeaturesError> {
-        self.report.rejected(&entry.path, &reason);
+        self.report.rejected(entry.path, &reason);
         if remember {
             self.records.push(Rejected {
                 id: entry.id,
@@ -269,11 +275,11 @@ impl RowWriter<'_> {
         }
         if self.job.strict {
             return Err(FeaturesError::Strict {
-                path: crate::files::escape(&entry.path),
+                path: crate::files::escape(entry.path),
                 reason,
             });
         }
-        self.extracted.rejected.push((entry.path.clone(), reason));
+        self.extracted.rejected.push((entry.path.to_vec(), reason));
         Ok(())
     }
 
@@ -304,8 +310,8 @@ fn representable(map: &[f32], dtype: Dtype) -> Result<(), String> {
 /// Reads, decodes and preprocesses up to `batch_size` images in parallel; slots without an image
 /// stay zero.
 fn load_batch<'a>(
-    root: &Path,
-    entries: &[&'a Entry],
+    images: &dyn Images,
+    entries: &[Entry<'a>],
     batch_size: usize,
     exif: Exif,
     preprocessor: &Preprocessor,
@@ -315,7 +321,7 @@ fn load_batch<'a>(
         .par_iter()
         .zip(input.par_chunks_exact_mut(preprocessor.len()))
         .map(|(entry, slot)| {
-            let loaded = load(root, entry, exif);
+            let loaded = load(images, entry, exif);
             (*entry, loaded.map(|image| preprocessor.apply(&image, slot)))
         })
         .collect();
@@ -325,9 +331,8 @@ fn load_batch<'a>(
     }
 }
 
-fn load(root: &Path, entry: &Entry, exif: Exif) -> Result<RgbImage, Trouble> {
-    let path = root.join(std::ffi::OsStr::from_bytes(&entry.path));
-    let bytes = std::fs::read(path).map_err(|e| Trouble::Absent(crate::walk::describe(&e)))?;
+fn load(images: &dyn Images, entry: &Entry, exif: Exif) -> Result<RgbImage, Trouble> {
+    let bytes: ImageBytes = images.read(entry.path).map_err(Trouble::Absent)?;
     if Digest::of(&bytes) != entry.id {
         return Err(Trouble::Absent("changed since it was indexed".to_owned()));
     }

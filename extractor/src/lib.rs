@@ -11,6 +11,7 @@ pub mod digest;
 pub mod engine;
 pub mod features;
 pub mod files;
+pub mod images;
 pub mod index;
 pub mod preprocess;
 pub mod progress;

@@ -53,7 +53,7 @@ fn judge(
     base: &RgbImage,
 ) -> Result<(), String> {
     let file = root.join(OsStr::from_bytes(path));
-    let in_index = indexed.index.entries.iter().any(|e| e.path == path);
+    let in_index = indexed.index.iter().any(|e| e.path == path);
     let skipped = indexed.skipped.iter().find(|s| s.path == path);
     let decode = || {
         ensure(in_index, || format!("is not in the index: {skipped:?}"))?;
@@ -125,7 +125,7 @@ fn every_file_ends_as_documented() {
     assert_eq!(indexed.index.classes, ["clutter", "links", "names"]);
     assert_eq!(indexed.empty_classes, ["empty_class"]);
     let files = table.len() - ignored - table.values().filter(|e| matches!(e, Folder)).count();
-    let dealt_with = indexed.index.entries.len() + indexed.skipped.len();
+    let dealt_with = indexed.index.len() + indexed.skipped.len();
     assert_eq!(dealt_with, files, "no file is counted twice");
 }
 

@@ -346,7 +346,7 @@ fn the_index_is_written_and_named() {
         (&8.into(), &8.into())
     );
     let index = extractor::index::Index::read(Path::new(result["index"].as_str().unwrap()));
-    assert_eq!(index.unwrap().entries.len(), 8);
+    assert_eq!(index.unwrap().len(), 8);
 }
 
 #[test]

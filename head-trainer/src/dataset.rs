@@ -12,7 +12,7 @@ use extractor::digest::{Digest, ImageId};
 use extractor::files::counted_as;
 use extractor::index::{Entry, Index, IndexError};
 use extractor::preprocess::Preset;
-use extractor::store::{self, Dtype, RowRef, Store, StoreError, StoreKey};
+use extractor::store::{self, Dtype, IDENTITY, RowRef, Store, StoreError, StoreKey};
 use rayon::prelude::*;
 
 use crate::pool;
@@ -227,7 +227,7 @@ impl Dataset {
             .shards()
             .par_iter()
             .try_for_each(|shard| shard.verify())?;
-        let rejected = |entry: &&Entry| store.rejected(&entry.id).is_some();
+        let rejected = |entry: &Entry| store.rejected(&entry.id).is_some();
         // A split of our own depends on the index alone, so that it is the same for every store; one
         // that the user brings need not name images that cannot be trained on.
         if matches!(split, SplitSource::Given(_)) {
@@ -244,7 +244,7 @@ impl Dataset {
         let (mut ids, mut labels_n, mut sides_n) = (Vec::new(), Vec::new(), Vec::new());
         let (mut rows, mut missing): (Vec<RowRef>, usize) = (Vec::new(), 0);
         for (&id, &(label, side)) in &split.sides {
-            match store.locate(&id) {
+            match store.locate(&id, IDENTITY) {
                 Some(row) => {
                     ids.push(id);
                     labels_n.push(label);
@@ -301,14 +301,14 @@ impl Dataset {
 }
 
 /// Entries that take part: labelled, and not twice with different labels.
-fn labelled(index: &Index) -> (Vec<&Entry>, LeftOut) {
+fn labelled(index: &Index) -> (Vec<Entry<'_>>, LeftOut) {
     let conflicts = index.label_conflicts();
     let mut left_out = LeftOut {
         conflicting: conflicts.len(),
         ..LeftOut::default()
     };
     let (mut entries, mut unlabelled) = (Vec::new(), BTreeSet::new());
-    for entry in &index.entries {
+    for entry in index.iter() {
         if conflicts.contains_key(&entry.id) {
             continue;
         }
@@ -331,11 +331,11 @@ struct ResolvedSplit {
 
 fn resolve_split(
     index: &Index,
-    labelled: &[&Entry],
+    labelled: &[Entry],
     index_digest: Digest,
     source: &SplitSource,
 ) -> Result<ResolvedSplit, DatasetError> {
-    let pairs: Vec<(ImageId, &[u8])> = labelled.iter().map(|e| (e.id, &e.path[..])).collect();
+    let pairs: Vec<(ImageId, &[u8])> = labelled.iter().map(|e| (e.id, e.path)).collect();
     let label = |entry: &Entry| entry.label.expect("labelled entries only");
     let file = match source {
         SplitSource::Given(path) => SplitFile::read(path)?,
@@ -388,7 +388,7 @@ fn resolve_split(
     };
     let resolved = file.resolve(&pairs)?;
     if resolved.unused > 0 {
-        let (unused, images) = (resolved.unused, index.entries.len());
+        let (unused, images) = (resolved.unused, index.len());
         tracing::warn!(
             "the split {} names {unused} images that are not among the {images} of the index",
             file.path.display()

@@ -97,7 +97,7 @@ fn the_split_is_made_once_and_reused() {
     assert_ne!(fs::read(&split).unwrap(), file);
 
     // Renaming changes no side; a new image needs --resplit, or threshold mode.
-    made_up.index.entries[0].path = b"Cat/renamed.jpg".to_vec();
+    made_up.entries[0].path = b"Cat/renamed.jpg".to_vec();
     made_up.write_index(data.path());
     record(data.path(), &[]);
     let new = made_up.add(Some(1));
@@ -127,7 +127,7 @@ fn a_split_of_ones_own() {
     let made_up = MadeUp::new(&["Cat", "Dog"], 10);
     made_up.write(data.path());
     let mut text = "class,file,splitA\n".to_owned();
-    for (i, entry) in made_up.index.entries.iter().enumerate() {
+    for (i, entry) in made_up.entries.iter().enumerate() {
         let path = String::from_utf8(entry.path.clone()).unwrap();
         let side = ["train", "train", "train", "val", "test"][i % 5];
         text += &format!("{},{side}\n", path.replace('/', ","));
@@ -153,15 +153,15 @@ fn what_does_not_belong_is_left_out_and_counted() {
     let mut made_up = MadeUp::new(&["Cat", "Dog"], 20);
     made_up.write(data.path());
     made_up.add(None); // without a label, and without features
-    let mut twin = made_up.index.entries[0].clone(); // an image with two labels
+    let mut twin = made_up.entries[0].clone(); // an image with two labels
     twin.label = Some(1);
     twin.path = b"Dog/twin.jpg".to_vec();
-    made_up.index.entries.push(twin);
-    let mut copy = made_up.index.entries[5].clone(); // the same image twice, one label
+    made_up.entries.push(twin);
+    let mut copy = made_up.entries[5].clone(); // the same image twice, one label
     copy.path = b"Cat/copy.jpg".to_vec();
-    made_up.index.entries.push(copy);
+    made_up.entries.push(copy);
     let broken = made_up.add(Some(1)); // rejected when features were computed
-    let id = made_up.index.entries[broken].id;
+    let id = made_up.entries[broken].id;
     made_up.write_index(data.path());
     let store = fs::read_dir(data.path().join("features"))
         .unwrap()
@@ -244,7 +244,7 @@ fn what_cannot_work_is_one_clear_line() {
         .code(1)
         .stderr(contains("cannot be used"));
 
-    made_up.index.classes.push("Emu".to_owned());
+    made_up.classes.push("Emu".to_owned());
     made_up.add(Some(2));
     made_up.write_index(data);
     train(data, &["--dtype", "f32"])

@@ -14,6 +14,7 @@ use crate::decode::Exif;
 use crate::engine::{Engine, EngineOptions, OnnxRuntime, Provider};
 use crate::features::{self, Counts, Extracted, Job, Report};
 use crate::files::{counted, counted_as, escape_path, grouped};
+use crate::images::Folder;
 use crate::index::Indexed;
 use crate::preprocess::Preset;
 use crate::progress::Progress;
@@ -112,16 +113,10 @@ impl Args {
         }
         warn_of_classes(&indexed, &self.dir);
         let plan = features::plan(index, store.as_ref());
-        for (entry, reason) in &plan.rejected {
-            eprintln!("{}", skipped_line(&entry.path, reason));
-        }
-        if self.strict
-            && let Some((entry, reason)) = plan.rejected.first()
-        {
-            anyhow::bail!(
-                "{} (--strict stops here)",
-                skipped_line(&entry.path, reason)
-            );
+        for (position, reason) in &plan.rejected {
+            let line = skipped_line(index.entry(*position as usize).path, reason);
+            eprintln!("{line}");
+            anyhow::ensure!(!self.strict, "{line} (--strict stops here)");
         }
 
         let total = plan.cached + plan.rejected.len() + plan.missing.len();
@@ -147,16 +142,17 @@ impl Args {
                 output.quiet,
             ));
             let start = Instant::now();
+            let images = Folder::new(&self.dir);
             let extracted = signals.gently(|stop| {
                 let job = Job {
-                    root: &self.dir,
+                    images: &images,
                     folder: &folder,
                     key: &key,
                     strict: self.strict,
                     shard_bytes: self.shard_bytes,
                     stop,
                 };
-                features::extract(&job, &mut backbone, &plan.missing, &bar)
+                features::extract(&job, &mut backbone, index, &plan.missing, &bar)
             });
             bar.0.finish();
             let extracted = extracted?;

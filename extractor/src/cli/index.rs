@@ -40,7 +40,7 @@ impl Args {
         let mut text = format!(
             "index     {}\nimages    {} ({} different)\n",
             escape_path(&path),
-            grouped(index.entries.len() as u64),
+            grouped(index.len() as u64),
             grouped(unique as u64)
         );
         text += &class_lines(index, unique);
@@ -48,7 +48,7 @@ impl Args {
             &json!({
                 "index": escape_path(&path),
                 "digest": index.digest(),
-                "images": index.entries.len(),
+                "images": index.len(),
                 "unique": unique,
                 "classes": index.classes.iter().zip(counts).collect::<Vec<_>>(),
                 "skipped": indexed.skipped.len(),
@@ -59,7 +59,7 @@ impl Args {
         match indexed.skipped.len() {
             0 => Ok(Outcome::Done),
             n => {
-                let of = counted(index.entries.len() + n, "file");
+                let of = counted(index.len() + n, "file");
                 tracing::warn!("{n} of {of} skipped, each named above");
                 Ok(Outcome::Skipped)
             }
@@ -76,7 +76,7 @@ pub fn class_lines(index: &Index, unique: usize) -> String {
     for (name, count) in index.classes.iter().zip(index.class_counts()) {
         text += &format!("class     {name}: {}\n", counted(count, "file"));
     }
-    let copies = index.entries.len() - unique;
+    let copies = index.len() - unique;
     if copies > 0 {
         text += &format!(
             "copies    {}: the same images again\n",
@@ -123,7 +123,7 @@ pub fn make(
         let paths: Vec<_> = entries
             .iter()
             .take(SHOWN)
-            .map(|e| crate::files::escape(&e.path))
+            .map(|e| crate::files::escape(e.path))
             .collect();
         tracing::warn!(
             "the same image has several labels and is left out of training: {} (id {})",

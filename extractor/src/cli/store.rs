@@ -217,7 +217,7 @@ impl GcArgs {
         let folder = only_store(&self.store)?;
         let mut keep = HashSet::new();
         for path in &self.keep {
-            keep.extend(Index::read(path)?.entries.iter().map(|e| e.id));
+            keep.extend(Index::read(path)?.iter().map(|e| e.id));
         }
         for path in unnamed(&self.keep) {
             tracing::warn!(

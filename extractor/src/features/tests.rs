@@ -5,6 +5,7 @@ use std::cell::RefCell;
 use super::*;
 use crate::backbone::Spec;
 use crate::engine::{Engine, EngineError, EngineInfo};
+use crate::images::Folder;
 use crate::index::DigestCache;
 use crate::preprocess::{Layout, Preset};
 use crate::store::{Features, StoreJson, key};
@@ -135,7 +136,7 @@ impl Bench {
         let store = Store::open(&folder).unwrap();
         let plan = plan(&index, Some(&store));
         let job = Job {
-            root: self.images.path(),
+            images: &Folder::new(self.images.path()),
             folder: &folder,
             key: &json.key,
             strict: false,
@@ -143,7 +144,7 @@ impl Bench {
             stop: &AtomicBool::new(false),
         };
         let seen = Seen::default();
-        let result = extract(&job, &mut backbone, &plan.missing, &seen);
+        let result = extract(&job, &mut backbone, &index, &plan.missing, &seen);
         (result, Store::open(&folder).unwrap(), seen.0.into_inner())
     }
 }
@@ -153,8 +154,9 @@ fn rows_are_channels_last_whatever_the_backbone_gives() {
     let bench = Bench::new(&[0, 51, 102, 153, 204]); // one full batch and one padded
     let (result, store, rejected) = bench.run(Dtype::F32, 0.0, None);
     assert_eq!((result.unwrap().rows, rejected.len()), (5, 0));
-    for (i, entry) in bench.index().entries.iter().enumerate() {
-        let Features::F32(map_hwc) = store.features(store.locate(&entry.id).unwrap()) else {
+    for (i, entry) in bench.index().iter().enumerate() {
+        let Features::F32(map_hwc) = store.features(store.locate(&entry.id, IDENTITY).unwrap())
+        else {
             panic!("not f32");
         };
         let mean = i as f32 * 0.2;

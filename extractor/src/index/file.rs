@@ -47,14 +47,10 @@ impl Index {
                 ("headstart.digest".to_owned(), self.digest().to_string()),
             ]),
         ));
-        let ids: Vec<u8> = self.entries.iter().flat_map(|e| e.id.0).collect();
+        let ids: Vec<u8> = self.ids.iter().flat_map(|id| id.0).collect();
         let ids = FixedSizeBinaryArray::try_new(32, ids.into(), None).map_err(arrow)?;
-        let paths = BinaryArray::from_iter_values(self.entries.iter().map(|e| &e.path));
-        let codes: Int32Array = self
-            .entries
-            .iter()
-            .map(|e| e.label.map(|l| l as i32))
-            .collect();
+        let paths = BinaryArray::from_iter_values(self.iter().map(|e| e.path));
+        let codes: Int32Array = self.iter().map(|e| e.label.map(|l| l as i32)).collect();
         let names = Arc::new(StringArray::from_iter_values(&self.classes));
         let labels = DictionaryArray::<Int32Type>::try_new(codes, names).map_err(arrow)?;
         let columns = vec![
@@ -102,7 +98,7 @@ impl Index {
         let labels = labels.downcast_ref::<DictionaryArray<Int32Type>>()?;
         let names = labels.values().as_any().downcast_ref::<StringArray>()?;
         let classes: Vec<String> = names.iter().flatten().map(str::to_owned).collect();
-        if !self.entries.is_empty() && classes != self.classes {
+        if !self.is_empty() && classes != self.classes {
             return None;
         }
         self.classes = classes;
@@ -112,9 +108,9 @@ impl Index {
                 Some(_) => return None,
                 None => None,
             };
-            self.entries.push(Entry {
+            self.push(Entry {
                 id: Digest(ids.value(i).try_into().ok()?),
-                path: paths.value(i).to_vec(),
+                path: paths.value(i),
                 label,
             });
         }
@@ -134,10 +130,7 @@ fn parse(file: File) -> Result<Index, String> {
         let version = get("headstart.version");
         return Err(format!("it has version {version}, expected {VERSION}"));
     }
-    let mut index = Index {
-        classes: Vec::new(),
-        entries: Vec::new(),
-    };
+    let mut index = Index::default();
     for batch in reader {
         let batch = batch.map_err(|e| e.to_string())?;
         index

@@ -95,16 +95,16 @@ impl Index {
             }
             .push(name);
         }
-        let entries = images
-            .into_iter()
-            .map(|(id, path, class)| Entry {
-                id,
+        let mut index = Index::new(classes);
+        for (id, path, class) in &images {
+            index.push(Entry {
+                id: *id,
                 path,
                 label: class.map(|c| numbers[c as usize]),
-            })
-            .collect();
+            });
+        }
         Ok(Indexed {
-            index: Index { classes, entries },
+            index,
             skipped,
             empty_classes,
             ignored,

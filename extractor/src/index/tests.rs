@@ -35,9 +35,9 @@ fn labels_follow_the_sorted_class_folders() {
     assert_eq!(indexed.index.class_counts(), [2, 1]);
     assert_eq!(indexed.empty_classes, ["Bird"]);
     assert_eq!((indexed.skipped.len(), indexed.ignored), (0, 1));
-    let labels: Vec<_> = indexed.index.entries.iter().map(|e| e.label).collect();
+    let labels: Vec<_> = indexed.index.iter().map(|e| e.label).collect();
     assert_eq!(labels, [Some(0), Some(0), Some(1), None]);
-    assert_eq!(indexed.index.entries[2].id, Digest::of(&png(1)));
+    assert_eq!(indexed.index.entry(2).id, Digest::of(&png(1)));
 }
 
 #[test]
@@ -61,7 +61,7 @@ fn what_claims_to_be_an_image_and_is_none_is_reported() {
         "Cat/scan.tif: TIFF images are not supported (hint: convert it to JPEG or PNG)",
     ];
     assert_eq!(skipped, expected);
-    assert_eq!(indexed.index.entries.len(), 1);
+    assert_eq!(indexed.index.len(), 1);
 }
 
 #[test]
@@ -155,11 +155,11 @@ fn a_cached_digest_is_used_only_while_the_file_is_the_same() {
     DigestCache::default().update(&file, stamps, later).unwrap();
     let cache = DigestCache::read(&file);
     let cached = Index::of_folder(root.path(), &cache, || ()).unwrap();
-    assert!(cached.index.entries.iter().all(|e| e.id == wrong));
+    assert!(cached.index.iter().all(|e| e.id == wrong));
 
     std::fs::write(root.path().join("Cat/1.png"), png(9)).unwrap();
     let changed = Index::of_folder(root.path(), &cache, || ()).unwrap();
-    let ids: Vec<_> = changed.index.entries.iter().map(|e| e.id).collect();
+    let ids: Vec<_> = changed.index.iter().map(|e| e.id).collect();
     assert_eq!(ids, [Digest::of(&png(9)), wrong]);
 }
 

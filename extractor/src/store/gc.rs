@@ -60,11 +60,12 @@ pub fn collect(
     let census = Census::new(&store, Some(keep));
     let clock = Clock::new(folder, options.grace);
     let path = |i: &usize| store.shards()[*i].path().to_owned();
-    let kept_images = store.rows.keys().filter(|id| keep.contains(id)).count();
+    let images: HashSet<ImageId> = store.iter().map(|(id, ..)| id).collect();
+    let kept_images = images.iter().filter(|id| keep.contains(id)).count();
     let mixed = census.mixed();
     let mut collected = Collected {
         kept_images,
-        dropped_images: store.len() - kept_images,
+        dropped_images: images.len() - kept_images,
         unneeded: census.dead().iter().map(path).collect(),
         partly_needed: mixed.iter().map(path).collect(),
         ..Collected::default()

@@ -54,7 +54,9 @@ pub fn inspect(store: &Store) -> Result<Inspection, StoreError> {
         id: *id,
         reason: reason.clone(),
     });
-    let mut rejected: Vec<_> = rejected.filter(|r| store.locate(&r.id).is_none()).collect();
+    let mut rejected: Vec<_> = rejected
+        .filter(|r| store.locate(&r.id, super::IDENTITY).is_none())
+        .collect();
     rejected.sort();
     Ok(Inspection {
         total,

@@ -32,6 +32,7 @@ pub mod inspect;
 pub mod key;
 mod map;
 pub mod rejected;
+mod rows;
 pub mod shard;
 pub mod verify;
 pub mod writer;
@@ -48,6 +49,7 @@ use crate::files::FileError;
 pub use census::Removed;
 pub use key::{Dtype, StoreJson, StoreKey};
 pub use rejected::Rejected;
+use rows::Rows;
 pub use shard::{Features, Provenance, Shard};
 pub use writer::ShardWriter;
 
@@ -126,7 +128,7 @@ fn full(error: &ArrowError) -> &'static str {
 }
 
 /// Where a row is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct RowRef {
     shard: u32,
     batch: u32,
@@ -139,7 +141,7 @@ pub struct Store {
     folder: PathBuf,
     json: StoreJson,
     shards: Vec<Shard>,
-    rows: HashMap<ImageId, RowRef>,
+    rows: Rows,
     rejected: HashMap<ImageId, String>,
 }
 
@@ -170,7 +172,7 @@ impl Store {
             folder: folder.to_owned(),
             json,
             shards: Vec::new(),
-            rows: HashMap::new(),
+            rows: Rows::default(),
             rejected: rejected::read_all(folder)?,
         };
         for path in files(folder, shard::PREFIX, shard::SUFFIX)? {
@@ -188,25 +190,10 @@ impl Store {
                     ),
                 });
             }
-            store.add(shard);
+            store.shards.push(shard);
         }
+        store.rows = Rows::of(&store.shards);
         Ok(store)
-    }
-
-    fn add(&mut self, shard: Shard) {
-        let number = self.shards.len() as u32;
-        for batch in 0..shard.batches() {
-            for row in 0..shard.rows_in(batch) {
-                if shard.view(batch, row) == IDENTITY {
-                    self.rows.entry(shard.id(batch, row)).or_insert(RowRef {
-                        shard: number,
-                        batch: batch as u32,
-                        row: row as u32,
-                    });
-                }
-            }
-        }
-        self.shards.push(shard);
     }
 
     /// The store's folder.
@@ -239,9 +226,18 @@ impl Store {
         &self.shards
     }
 
-    /// Number of images with a row.
+    /// Number of different rows: images times their views.
     pub fn len(&self) -> usize {
         self.rows.len()
+    }
+
+    /// Every different row once: the image, the view and where it is.
+    pub fn iter(&self) -> impl Iterator<Item = (ImageId, &str, RowRef)> {
+        self.rows.iter().map(|at| {
+            let shard = &self.shards[at.shard as usize];
+            let (batch, row) = (at.batch as usize, at.row as usize);
+            (shard.id(batch, row), shard.view(batch, row), at)
+        })
     }
 
     /// Whether there is no row.
@@ -249,9 +245,9 @@ impl Store {
         self.rows.is_empty()
     }
 
-    /// The row of an image (identity view).
-    pub fn locate(&self, id: &ImageId) -> Option<RowRef> {
-        self.rows.get(id).copied()
+    /// The row of a view of an image.
+    pub fn locate(&self, id: &ImageId, view: &str) -> Option<RowRef> {
+        self.rows.get(&self.shards, id, view)
     }
 
     /// Why an image has no row, if it was tried.

@@ -97,7 +97,7 @@ fn what_was_written_is_read() {
         assert_eq!(store.shards().len(), 2, "4 rows a shard");
         assert_eq!(store.map_shape(), Some(SHAPE));
         for i in 0..7 {
-            let row = store.locate(&id(i)).unwrap();
+            let row = store.locate(&id(i), IDENTITY).unwrap();
             match store.features(row) {
                 Features::F32(values) => assert_eq!(values, map_of(i)),
                 Features::F16(values) => {
@@ -105,7 +105,7 @@ fn what_was_written_is_read() {
                 }
             }
         }
-        assert_eq!(store.locate(&id(7)), None);
+        assert_eq!(store.locate(&id(7), IDENTITY), None);
         assert_eq!(store.provenances().len(), 1);
         store.shards().iter().for_each(|s| s.verify().unwrap());
         let names: Vec<_> = fs::read_dir(&folder)

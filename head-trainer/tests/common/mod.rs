@@ -7,9 +7,10 @@ use std::path::{Path, PathBuf};
 
 use extractor::backbone::{MapShape, Model, Overrides};
 use extractor::decode::Exif;
-use extractor::digest::Digest;
+use extractor::digest::{Digest, ImageId};
 use extractor::engine::{EngineOptions, OnnxRuntime, Provider};
 use extractor::features::{self, Job, Report};
+use extractor::images::Folder;
 use extractor::index::{DigestCache, Entry, Index};
 use extractor::preprocess::{Layout, Preset};
 use extractor::runtime::{self, Flavour};
@@ -75,14 +76,14 @@ pub fn extract(images: &Path, backbone: &Path, data_dir: &Path) -> (PathBuf, Pat
     let store = Store::open(&folder).unwrap();
     let plan = features::plan(&index, Some(&store));
     let job = Job {
-        root: images,
+        images: &Folder::new(images),
         folder: &folder,
         key: &json.key,
         strict: true,
         shard_bytes: SHARD_BYTES,
         stop: &std::sync::atomic::AtomicBool::new(false),
     };
-    features::extract(&job, &mut backbone, &plan.missing, &Quiet).unwrap();
+    features::extract(&job, &mut backbone, &index, &plan.missing, &Quiet).unwrap();
     (folder, index_path)
 }
 
@@ -98,10 +99,20 @@ pub fn noise(n: u64) -> f32 {
     f32::from(u16::from_le_bytes([digest.0[0], digest.0[1]])) / 65536.0
 }
 
+/// A made-up image.
+#[derive(Clone)]
+pub struct Made {
+    pub id: ImageId,
+    pub path: Vec<u8>,
+    pub label: Option<u32>,
+}
+
 /// The index of `images` made-up images a class, and features that tell the classes apart.
 pub struct MadeUp {
-    /// The index.
-    pub index: Index,
+    /// The classes, sorted.
+    pub classes: Vec<String>,
+    /// The images.
+    pub entries: Vec<Made>,
     /// Number of the next image.
     next: u64,
 }
@@ -109,10 +120,8 @@ pub struct MadeUp {
 impl MadeUp {
     pub fn new(classes: &[&str], images: u64) -> MadeUp {
         let mut made_up = MadeUp {
-            index: Index {
-                classes: classes.iter().map(|c| (*c).to_owned()).collect(),
-                entries: Vec::new(),
-            },
+            classes: classes.iter().map(|c| (*c).to_owned()).collect(),
+            entries: Vec::new(),
             next: 0,
         };
         for label in 0..classes.len() as u32 {
@@ -125,20 +134,33 @@ impl MadeUp {
 
     /// Adds an image and returns its entry's number.
     pub fn add(&mut self, label: Option<u32>) -> usize {
-        let class = label.map_or("none", |l| self.index.classes[l as usize].as_str());
-        self.index.entries.push(Entry {
+        let class = label.map_or("none", |l| self.classes[l as usize].as_str());
+        self.entries.push(Made {
             id: Digest::of(format!("image {}", self.next).as_bytes()),
             path: format!("{class}/{:04}.jpg", self.next).into_bytes(),
             label,
         });
         self.next += 1;
-        self.index.entries.len() - 1
+        self.entries.len() - 1
+    }
+
+    /// The index.
+    pub fn index(&self) -> Index {
+        let mut index = Index::new(self.classes.clone());
+        for Made { id, path, label } in &self.entries {
+            index.push(Entry {
+                id: *id,
+                path,
+                label: *label,
+            });
+        }
+        index
     }
 
     /// Writes the index to `data_dir/indexes/made-up.arrow`.
     pub fn write_index(&self, data_dir: &Path) -> PathBuf {
         let path = data_dir.join("indexes/made-up.arrow");
-        self.index.write(&path, Path::new("/made/up")).unwrap();
+        self.index().write(&path, Path::new("/made/up")).unwrap();
         path
     }
 
@@ -172,7 +194,7 @@ impl MadeUp {
         };
         let mut writer = ShardWriter::new(&folder, &json.key, &provenance, SHAPE, SHARD_BYTES);
         for &i in entries {
-            let entry = &self.index.entries[i];
+            let entry = &self.entries[i];
             let lean = if entry.label == Some(1) { 0.6 } else { 0.0 };
             let map = (0..SHAPE.len() as u64)
                 .map(|j| noise(i as u64 * 1000 + j) + if j % 5 == 0 { lean } else { 0.0 })
@@ -185,7 +207,7 @@ impl MadeUp {
 
     /// Index and all rows.
     pub fn write(&self, data_dir: &Path) -> (PathBuf, PathBuf) {
-        let all: Vec<usize> = (0..self.index.entries.len()).collect();
+        let all: Vec<usize> = (0..self.entries.len()).collect();
         (
             self.write_rows(data_dir, &all, Dtype::F32),
             self.write_index(data_dir),

@@ -55,8 +55,8 @@ impl Args {
             Some(index) => {
                 let plan = features::plan(index, Some(&store));
                 let classes = class_counts(index, &plan);
-                text += &coverage_text(&plan, &classes);
-                value["index"] = coverage_json(&plan, &classes);
+                text += &coverage_text(index, &plan, &classes);
+                value["index"] = coverage_json(index, &plan, &classes);
                 outcome = match (plan.missing.len(), plan.rejected.len()) {
                     (0, 0) => Outcome::Done,
                     (0, _) => Outcome::Skipped,
@@ -183,19 +183,20 @@ fn class_counts(index: &Index, plan: &Plan) -> Vec<ClassCounts> {
         .collect();
     let unlabelled = index.classes.len();
     for i in index.unique() {
-        let entry = &index.entries[i];
+        let entry = index.entry(i as usize);
         let label = entry.label.map_or(unlabelled, |l| l as usize);
         labels.insert(entry.id, label);
         counts[label].images += 1;
         counts[label].done += 1;
     }
-    for entry in &plan.missing {
-        let class = &mut counts[labels[&entry.id]];
+    let id = |position: &u32| index.entry(*position as usize).id;
+    for position in &plan.missing {
+        let class = &mut counts[labels[&id(position)]];
         class.missing += 1;
         class.done -= 1;
     }
-    for (entry, _) in &plan.rejected {
-        let class = &mut counts[labels[&entry.id]];
+    for (position, _) in &plan.rejected {
+        let class = &mut counts[labels[&id(position)]];
         class.rejected += 1;
         class.done -= 1;
     }
@@ -203,7 +204,7 @@ fn class_counts(index: &Index, plan: &Plan) -> Vec<ClassCounts> {
     counts
 }
 
-fn coverage_text(plan: &Plan, classes: &[ClassCounts]) -> String {
+fn coverage_text(index: &Index, plan: &Plan, classes: &[ClassCounts]) -> String {
     let mut text = format!(
         "index     {} images: {} done, {} rejected, {} missing\n",
         grouped((plan.cached + plan.rejected.len() + plan.missing.len()) as u64),
@@ -224,20 +225,26 @@ fn coverage_text(plan: &Plan, classes: &[ClassCounts]) -> String {
             grouped(class.missing as u64),
         );
     }
-    list(&mut text, &plan.rejected, |(entry, reason)| {
-        format!("rejected  {}", skipped_line(&entry.path, reason))
+    let path = |position: &u32| index.entry(*position as usize).path;
+    list(&mut text, &plan.rejected, |(position, reason)| {
+        format!("rejected  {}", skipped_line(path(position), reason))
     });
-    list(&mut text, &plan.missing, |entry| {
-        format!("missing   {}", escape(&entry.path))
+    list(&mut text, &plan.missing, |position| {
+        format!("missing   {}", escape(path(position)))
     });
     text
 }
 
-fn coverage_json(plan: &Plan, classes: &[ClassCounts]) -> serde_json::Value {
-    let rejected = plan.rejected.iter().map(
-        |(entry, reason)| json!({ "path": escape(&entry.path), "id": entry.id, "reason": reason }),
-    );
-    let missing = plan.missing.iter().map(|entry| escape(&entry.path));
+fn coverage_json(index: &Index, plan: &Plan, classes: &[ClassCounts]) -> serde_json::Value {
+    let entry = |position: &u32| index.entry(*position as usize);
+    let rejected = plan.rejected.iter().map(|(position, reason)| {
+        let entry = entry(position);
+        json!({ "path": escape(entry.path), "id": entry.id, "reason": reason })
+    });
+    let missing = plan
+        .missing
+        .iter()
+        .map(|position| escape(entry(position).path));
     json!({
         "done": plan.cached,
         "classes": classes,

@@ -35,7 +35,7 @@ fn values(features: Features) -> Vec<f32> {
 /// What a reader sees: id -> features.
 fn seen(folder: &Path, rows: usize) -> Vec<Option<Vec<f32>>> {
     let store = Store::open(folder).unwrap();
-    let of = |i| Some(values(store.features(store.locate(&id(i))?)));
+    let of = |i| Some(values(store.features(store.locate(&id(i), IDENTITY)?)));
     (0..rows).map(of).collect()
 }
 
@@ -121,7 +121,7 @@ fn duplicates_go_and_what_is_read_stays() {
     let origin = |folder: &Path| -> Vec<_> {
         let store = Store::open(folder).unwrap();
         let of = |i| {
-            store.shards[store.locate(&id(i)).unwrap().shard as usize]
+            store.shards[store.locate(&id(i), IDENTITY).unwrap().shard as usize]
                 .provenance()
                 .batch_size
         };

@@ -1,0 +1,106 @@
+//! Which row is where: a table of row numbers, the ids and views staying in the mapped shards.
+//!
+//! Must not know of features.
+
+use hashbrown::HashTable;
+
+use super::{RowRef, Shard};
+use crate::digest::ImageId;
+
+/// The counting copy of every row. Takes about 5 to 10 bytes a row.
+#[derive(Debug, Default)]
+pub(super) struct Rows {
+    table: HashTable<u32>,
+    starts: Vec<Start>,
+}
+
+/// The first row of a record batch.
+#[derive(Debug)]
+struct Start {
+    number: u32,
+    shard: u32,
+    batch: u32,
+}
+
+impl Rows {
+    /// The rows of `shards`; of several copies that in the first shard counts.
+    pub fn of(shards: &[Shard]) -> Rows {
+        let mut rows = Rows::default();
+        let mut next = 0;
+        for (shard, mapped) in (0..).zip(shards) {
+            for batch in 0..mapped.batches() as u32 {
+                rows.starts.push(Start {
+                    number: next,
+                    shard,
+                    batch,
+                });
+                let count = u32::try_from(mapped.rows_in(batch as usize));
+                next = count
+                    .ok()
+                    .and_then(|count| next.checked_add(count))
+                    .expect("a store has fewer than 2^32 rows");
+            }
+        }
+        rows.table.reserve(next as usize, |_| 0);
+        let Rows { table, starts } = &mut rows;
+        for (number, (shard, batch, row)) in (0..).zip(positions(shards)) {
+            let (id, view) = (shard.id(batch, row), shard.view(batch, row));
+            let same = |other: &u32| is(shards, locate(starts, *other), &id, view);
+            let rehash = |other: &u32| hash(&id_at(shards, locate(starts, *other)));
+            table.entry(hash(&id), same, rehash).or_insert(number);
+        }
+        rows
+    }
+
+    pub fn len(&self) -> usize {
+        self.table.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.table.is_empty()
+    }
+
+    /// The counting copy of a row.
+    pub fn get(&self, shards: &[Shard], id: &ImageId, view: &str) -> Option<RowRef> {
+        let same = |number: &u32| is(shards, locate(&self.starts, *number), id, view);
+        let number = self.table.find(hash(id), same)?;
+        Some(locate(&self.starts, *number))
+    }
+
+    /// All counting copies, in no particular order.
+    pub fn iter(&self) -> impl Iterator<Item = RowRef> {
+        self.table.iter().map(|n| locate(&self.starts, *n))
+    }
+}
+
+fn positions(shards: &[Shard]) -> impl Iterator<Item = (&Shard, usize, usize)> {
+    shards.iter().flat_map(|shard| {
+        shard
+            .positions()
+            .map(move |(batch, row)| (shard, batch, row))
+    })
+}
+
+fn locate(starts: &[Start], number: u32) -> RowRef {
+    let start = &starts[starts.partition_point(|start| start.number <= number) - 1];
+    RowRef {
+        shard: start.shard,
+        batch: start.batch,
+        row: number - start.number,
+    }
+}
+
+fn id_at(shards: &[Shard], at: RowRef) -> ImageId {
+    shards[at.shard as usize].id(at.batch as usize, at.row as usize)
+}
+
+fn is(shards: &[Shard], at: RowRef, id: &ImageId, view: &str) -> bool {
+    let shard = &shards[at.shard as usize];
+    let (batch, row) = (at.batch as usize, at.row as usize);
+    shard.id(batch, row) == *id && shard.view(batch, row) == view
+}
+
+/// An id is a digest: any 8 bytes of it are as good as a hash. Views of one image share it.
+fn hash(id: &ImageId) -> u64 {
+    u64::from_le_bytes(*id.0.first_chunk().expect("32 bytes"))
+}

@@ -98,7 +98,7 @@ fn f16_is_f32_rounded() {
     assert_ne!(f32["store"], f16["store"]);
     let store = Store::open(Path::new(f16["store"].as_str().unwrap())).unwrap();
     for (id, bits) in rows(f32["store"].as_str().unwrap()) {
-        let row = store.locate(&id.parse().unwrap()).unwrap();
+        let row = store.locate(&id.parse().unwrap(), IDENTITY).unwrap();
         let Features::F16(values) = store.features(row) else {
             panic!("not f16")
         };

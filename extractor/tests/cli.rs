@@ -89,7 +89,7 @@ fn features_are_computed_once() {
 
 #[test]
 fn f16_is_f32_rounded() {
-    use extractor::store::{Features, Store};
+    use extractor::store::{Features, IDENTITY, Store};
     let folder = tempfile::tempdir().unwrap();
     let (data, images) = (folder.path().join("data"), folder.path().join("images"));
     common::sample(&images, 3);

@@ -79,7 +79,7 @@ fn two_writers_lose_and_double_nothing() {
     let seen = |store: &extractor::store::Store| -> Vec<Vec<u32>> {
         let ids = before.keys().map(|id| id.parse().unwrap());
         ids.map(
-            |id| match store.features(store.locate(&id, IDENTITY).unwrap()) {
+            |id| match store.features(store.locate(&id, extractor::store::IDENTITY).unwrap()) {
                 extractor::store::Features::F32(map) => map.iter().map(|v| v.to_bits()).collect(),
                 extractor::store::Features::F16(_) => panic!("not f32"),
             },

@@ -183,6 +183,19 @@ pub fn read(folder: &Path) -> Result<StoreJson, StoreError> {
     serde_json::from_value(value).map_err(|e| wrong(format!("{STORE_JSON}: {e}")))
 }
 
+/// Checks that the store in `folder` is still there, so that nothing is written to the place where
+/// a lost mount has been.
+///
+/// # Errors
+/// [`StoreError::Gone`].
+pub(super) fn must_be_there(folder: &Path) -> Result<(), StoreError> {
+    match folder.join(STORE_JSON).try_exists() {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(StoreError::Gone(folder.to_owned())),
+        Err(e) => Err(FileError::new("find", &folder.join(STORE_JSON))(e).into()),
+    }
+}
+
 /// Makes the folder below `root` of the store of `json.key` and its `store.json`, unless they are
 /// there.
 ///

@@ -103,6 +103,10 @@ pub enum StoreError {
     /// There is no store where one was expected.
     #[error("no feature store in {} (hint: run make features)", .0.display())]
     None(PathBuf),
+    /// The store is not where it was when the run began.
+    #[error("the feature store {} is gone while it is written to (hint: was its disk unmounted? \
+             run the same command again when it is back; what was published is kept)", .0.display())]
+    Gone(PathBuf),
     /// A key field differs from what is expected.
     #[error("feature store {} has {field} {found}, expected {expected}", path.display())]
     Key {

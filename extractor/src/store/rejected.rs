@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use super::StoreError;
+use super::{StoreError, key};
 use crate::digest::{Digest, ImageId};
 use crate::files::{FileError, write_atomically};
 
@@ -27,6 +27,7 @@ pub fn write(folder: &Path, rejected: &[Rejected]) -> Result<(), StoreError> {
     if rejected.is_empty() {
         return Ok(());
     }
+    key::must_be_there(folder)?;
     let mut rejected = rejected.to_vec();
     rejected.sort();
     let mut text = String::new();

@@ -19,7 +19,7 @@ use half::slice::HalfFloatSliceExt;
 use xxhash_rust::xxh3::Xxh3Default;
 
 use super::shard::{self, FORMAT, Provenance};
-use super::{Dtype, FORMAT_VERSION, StoreError, StoreKey};
+use super::{Dtype, FORMAT_VERSION, StoreError, StoreKey, key};
 use crate::backbone::MapShape;
 use crate::digest::ImageId;
 use crate::files::Pending;
@@ -181,6 +181,7 @@ impl ShardWriter {
     }
 
     fn start(&self) -> Result<OpenShard, StoreError> {
+        key::must_be_there(&self.folder)?;
         let mut pending = Pending::new(&self.folder.join("shard"))?;
         let file = pending
             .file()

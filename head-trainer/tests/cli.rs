@@ -170,6 +170,7 @@ fn what_does_not_belong_is_left_out_and_counted() {
         .unwrap();
     let record = extractor::store::Rejected {
         id,
+        view: None,
         reason: "broken".to_owned(),
     };
     extractor::store::rejected::write(&store.path(), &[record]).unwrap();

@@ -20,6 +20,7 @@ use crate::preprocess::Preset;
 use crate::progress::Progress;
 use crate::runtime::{self, Flavour};
 use crate::store::{Dtype, Store, StoreError, StoreJson, StoreKey, key, writer};
+use crate::view::{View, Views};
 
 /// Flags of `extractor features`, as typed.
 #[derive(Debug, clap::Args)]
@@ -47,6 +48,10 @@ pub struct Args {
     /// Element type of the stored features.
     #[arg(long, value_enum, default_value = "f32")]
     dtype: Dtype,
+    /// Views to compute of each image, such as identity,hflip,crop:4 (README: Views); identity is
+    /// always among them. Those that are in the store are not computed again.
+    #[arg(long, value_name = "LIST", default_value = "identity")]
+    views: Views,
     /// Execution provider.
     #[arg(long, value_enum, default_value = "auto")]
     ep: Provider,
@@ -112,7 +117,8 @@ impl Args {
             tracing::warn!("{warning}");
         }
         warn_of_classes(&indexed, &self.dir);
-        let plan = features::plan(index, store.as_ref());
+        let views = self.views.clone().with_identity();
+        let plan = features::plan(index, store.as_ref(), &views);
         for (position, reason) in &plan.rejected {
             let line = skipped_line(index.entry(*position as usize).path, reason);
             eprintln!("{line}");
@@ -120,6 +126,7 @@ impl Args {
         }
 
         let total = plan.cached + plan.rejected.len() + plan.missing.len();
+        let (rows_to_do, cached_rows) = (plan.missing.rows(), plan.cached_rows);
         let mut counts = Counts {
             cached: plan.cached,
             new: 0,
@@ -137,8 +144,12 @@ impl Args {
             key::create(&root, &json)?;
             let bar = Bar(Progress::new(
                 "extracting",
-                "images",
-                plan.missing.len() as u64,
+                if views.is_identity() {
+                    "images"
+                } else {
+                    "rows"
+                },
+                rows_to_do as u64,
                 output.quiet,
             ));
             let start = Instant::now();
@@ -156,7 +167,7 @@ impl Args {
             });
             bar.0.finish();
             let extracted = extracted?;
-            counts.new = extracted.rows;
+            counts.new = extracted.images;
             counts.rejected += extracted.rejected.len();
             let info = backbone.engine().info().clone();
             extraction = Some((extracted, info, start.elapsed().as_secs_f64()));
@@ -184,6 +195,15 @@ impl Args {
             grouped(counts.new as u64),
             grouped(counts.rejected as u64),
         );
+        let new_rows = extraction.as_ref().map_or(0, |(e, ..)| e.rows);
+        if !views.is_identity() {
+            text += &format!(
+                "views     {views}\nrows      {} (cached {}, new {})\n",
+                grouped((cached_rows + new_rows) as u64),
+                grouped(cached_rows as u64),
+                grouped(new_rows as u64),
+            );
+        }
         text += &index::class_lines(index, total);
         if let Some(shape) = shape {
             let bytes = shape.len() * key.dtype.size_bytes();
@@ -195,10 +215,15 @@ impl Args {
         }
         if let Some((extracted, info, secs)) = &extraction {
             text += &format!(
-                "engine    {}, {} provider\ntime      {secs:.1} s, {:.1} images/s\n",
+                "engine    {}, {} provider\ntime      {secs:.1} s, {:.1} {}/s\n",
                 info.engine,
                 info.provider,
-                extracted.rows as f64 / secs
+                extracted.rows as f64 / secs,
+                if views.is_identity() {
+                    "images"
+                } else {
+                    "rows"
+                },
             );
         } else {
             text += "engine    not needed\n";
@@ -219,6 +244,8 @@ impl Args {
                 "key": key,
                 "counts": counts,
                 "left": left,
+                "views": views.iter().map(View::to_string).collect::<Vec<_>>(),
+                "rows": { "cached": cached_rows, "new": new_rows },
                 "skipped_files": indexed.skipped.len(),
                 "map_shape": shape.map(|s| [s.height, s.width, s.channels]),
                 "shards_written": extraction.as_ref().map_or(0, |(e, ..)| e.shards.len()),

@@ -199,7 +199,7 @@ impl MadeUp {
             let map = (0..SHAPE.len() as u64)
                 .map(|j| noise(i as u64 * 1000 + j) + if j % 5 == 0 { lean } else { 0.0 })
                 .collect();
-            writer.write(&[entry.id], IDENTITY, map).unwrap();
+            writer.write(&[(entry.id, IDENTITY)], map).unwrap();
         }
         writer.finish().unwrap();
         folder

@@ -3,7 +3,10 @@
 //!
 //! Images are in ascending order of their ids, so that a batch depends neither on names nor on
 //! places. Left out, and counted: images without a label, images with two labels, images that gave
-//! no features. Must not know about solvers.
+//! no features. A side is an image's, so that all its views are on it; validation and test are of
+//! `identity` alone. Must not know about solvers.
+
+mod views;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -13,8 +16,11 @@ use extractor::files::counted_as;
 use extractor::index::{Entry, Index, IndexError};
 use extractor::preprocess::Preset;
 use extractor::store::{self, Dtype, IDENTITY, RowRef, Store, StoreError, StoreKey};
+use extractor::view::{View, Views};
 use rayon::prelude::*;
 
+use self::views::TrainRows;
+pub use self::views::WantedViews;
 use crate::pool;
 use crate::split::file::{SplitFile, SplitFileError, SplitHeader};
 use crate::split::{self, DuplicateImage, Fractions, Side, SplitMode, SplitPlan};
@@ -51,6 +57,22 @@ pub enum DatasetError {
     /// Several stores fit.
     #[error("several feature stores fit: {} (hint: choose with --backbone, --preset, --dtype or --store; with make: BACKBONE=FILE, HEAD_ARGS=\"--preset NAME\")", .0.join(", "))]
     SeveralStores(Vec<String>),
+    /// A view was asked for that training images lack.
+    #[error(
+        "{missing} of {total} training images have no row of the view {view} in {} (hint: run make \
+         features FEATURES_ARGS=\"--views ...\" first; --views all takes what is there)",
+        store.display()
+    )]
+    MissingView {
+        /// The view.
+        view: View,
+        /// Training images without it.
+        missing: usize,
+        /// Training images.
+        total: usize,
+        /// The store.
+        store: PathBuf,
+    },
     /// Images of the index were never extracted.
     #[error(
         "{missing} of {total} images have no features in {} (hint: run make features with this data \
@@ -182,7 +204,8 @@ pub struct LeftOut {
     pub rejected: usize,
 }
 
-/// Pooled features, labels and sides, image by image.
+/// Pooled features, labels and sides. The first rows are the images' own (`identity`), image by
+/// image; those of the training images' other views follow.
 #[derive(Debug)]
 pub struct Dataset {
     /// The store they come from.
@@ -195,16 +218,19 @@ pub struct Dataset {
     pub classes: [String; 2],
     /// Ids, ascending.
     pub ids: Vec<ImageId>,
-    /// Labels, 0 or 1.
+    /// Labels of all rows, 0 or 1; the first [`Dataset::ids`] ones are the images'.
     pub labels_n: Vec<u32>,
     /// Sides.
     pub sides_n: Vec<Side>,
-    /// Pooled features [N, C], flat.
+    /// Views that training images are seen in.
+    pub views: Views,
+    /// Pooled features of all rows [N, C], flat.
     pub pooled_nc: Vec<f32>,
     /// C.
     pub channels: usize,
     /// What is not in it.
     pub left_out: LeftOut,
+    train_rows: TrainRows,
 }
 
 impl Dataset {
@@ -212,7 +238,12 @@ impl Dataset {
     ///
     /// # Errors
     /// [`DatasetError`]; a damaged record batch is an error, too.
-    pub fn load(store: &Path, index: &Path, split: &SplitSource) -> Result<Dataset, DatasetError> {
+    pub fn load(
+        store: &Path,
+        index: &Path,
+        split: &SplitSource,
+        wanted: &WantedViews,
+    ) -> Result<Dataset, DatasetError> {
         let index = Index::read(index)?;
         let classes: [String; 2] = index
             .classes
@@ -265,8 +296,20 @@ impl Dataset {
                 });
             }
         };
+        let train: Vec<u32> = rows_on(&sides_n, Side::Train);
+        let views = views::resolve(wanted, &store, &ids, &train)?;
+        let train_rows = TrainRows::add(&store, &ids, &train, &views, &mut rows);
+        labels_n.extend(
+            train_rows
+                .added
+                .iter()
+                .map(|i| labels_n[*i as usize])
+                .collect::<Vec<_>>(),
+        );
         let pooled_nc = pool::pool(&store, shape, &rows);
         Ok(Dataset {
+            views,
+            train_rows,
             store,
             index_digest,
             split: split.file,
@@ -280,12 +323,19 @@ impl Dataset {
         })
     }
 
-    /// Numbers of the images on `side`, ascending.
+    /// Numbers of the images on `side`, ascending: those of their `identity` rows.
     pub fn rows_on(&self, side: Side) -> Vec<u32> {
-        let numbers = 0..u32::try_from(self.ids.len()).expect("an image number fits 32 bits");
-        numbers
-            .filter(|&i| self.sides_n[i as usize] == side)
-            .collect()
+        rows_on(&self.sides_n, side)
+    }
+
+    /// Numbers of the rows to train on, all views of an image one after the other.
+    pub fn train_rows(&self) -> &[u32] {
+        &self.train_rows.rows
+    }
+
+    /// Where each training image's rows begin among those, and the end of the last one's.
+    pub fn train_starts(&self) -> &[u32] {
+        &self.train_rows.starts
     }
 
     /// Images on `side`, of class 0 and class 1.
@@ -298,6 +348,11 @@ impl Dataset {
         let counts = split::count(pairs);
         [0, 1].map(|label| counts.get(&(side, label)).copied().unwrap_or(0))
     }
+}
+
+fn rows_on(sides_n: &[Side], side: Side) -> Vec<u32> {
+    let numbers = 0..u32::try_from(sides_n.len()).expect("an image number fits 32 bits");
+    numbers.filter(|&i| sides_n[i as usize] == side).collect()
 }
 
 /// Entries that take part: labelled, and not twice with different labels.

@@ -25,6 +25,7 @@ use std::time::SystemTime;
 
 use extractor::digest::Digest;
 use extractor::files::{FileError, sync_folder, write_atomically};
+use extractor::store::IDENTITY;
 use serde::{Deserialize, Serialize};
 
 use crate::head::{Head, HeadError};
@@ -55,6 +56,17 @@ pub struct RunKey {
     pub split: Digest,
     /// Solver, its numbers and its seed.
     pub config: FitConfig,
+    /// Views that the training images were seen in; left out if it is `identity` alone.
+    #[serde(default = "identity", skip_serializing_if = "is_identity")]
+    pub views: Vec<String>,
+}
+
+fn identity() -> Vec<String> {
+    vec![IDENTITY.to_owned()]
+}
+
+fn is_identity(views: &[String]) -> bool {
+    views == [IDENTITY]
 }
 
 impl RunKey {

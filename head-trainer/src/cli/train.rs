@@ -13,9 +13,10 @@ use extractor::digest::Digest;
 use extractor::files::escape_path;
 use extractor::preprocess::Preset;
 use extractor::store::Dtype;
+use extractor::view::View;
 use serde_json::json;
 
-use crate::dataset::{Dataset, SplitSource, StoreFilter, find_store};
+use crate::dataset::{Dataset, SplitSource, StoreFilter, WantedViews, find_store};
 use crate::head::Head;
 use crate::matrix::Rows;
 use crate::metrics::evaluate;
@@ -85,6 +86,11 @@ pub struct Args {
     #[arg(long)]
     resplit: bool,
 
+    /// Views of the training images to train on: all (that every one has in the store), or a list
+    /// such as identity,hflip,crop:4. Validation and test see identity alone. adam: one of them,
+    /// drawn anew, each time an image comes by; linfa: each is a training row.
+    #[arg(long, value_name = "LIST", default_value = "all")]
+    views: WantedViews,
     /// Solver.
     #[arg(long, value_enum, default_value = "adam")]
     solver: SolverName,
@@ -155,14 +161,15 @@ impl Args {
         )?;
 
         let split = self.split_source(&index_path);
-        let dataset = Dataset::load(&store_path, &index_path, &split)?;
+        let dataset = Dataset::load(&store_path, &index_path, &split, &self.views)?;
         if let Some(warning) = dataset.store.mixture() {
             tracing::warn!("{warning}");
         }
         let load_secs = started.elapsed().as_secs_f64();
         let rows = Rows::new(&dataset.pooled_nc, dataset.channels)?;
         let [train, validation, test] = Side::ALL.map(|side| dataset.rows_on(side));
-        let problem = Problem::new(rows, &dataset.labels_n, &train, &validation)?;
+        let problem = Problem::new(rows, &dataset.labels_n, dataset.train_rows(), &validation)?
+            .with_views(dataset.train_starts())?;
         let fit_started = Instant::now();
         let fit = solver::fit(&problem, &config, &mut |epoch| {
             tracing::debug!(
@@ -325,6 +332,7 @@ fn record(
         index: dataset.index_digest,
         split: dataset.split.digest,
         config: config.clone(),
+        views: dataset.views.iter().map(View::to_string).collect(),
     };
     let mut record = RunRecord::new(key, dataset.classes.clone(), fit);
     record.places = Places {

@@ -15,6 +15,8 @@
 //! - It does not say whether it converged (a line search that fails ends it silently), so the
 //!   gradient at the end is computed here.
 //!
+//! Every training row counts the same: the views of an image as if each were an image.
+//!
 //! Memory: features are copied to f64 once, 8 n C bytes (305 MB for 18,610 x 2,048), column by
 //! column, because its gradient walks along columns.
 

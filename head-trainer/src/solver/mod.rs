@@ -209,7 +209,13 @@ pub fn fit(
     let all: Vec<u32> = (0..count).collect();
     let (train, validation) = all.split_at(problem.train().len());
     let standardised = Rows::new(&features_nc, rows.channels()).expect("whole rows were copied");
-    let standardised = Problem::checked(standardised, &labels_n, train, validation);
+    let standardised = Problem {
+        rows: standardised,
+        labels_n: &labels_n,
+        train,
+        validation,
+        ..*problem
+    };
     let mut fit = config.solver.solver().fit(&standardised, observe)?;
     fit.head = standardizer.fold_back(&fit.head);
     Ok(fit)

@@ -63,7 +63,7 @@ fn load(data: &Path, made_up: &MadeUp, views: &str) -> Dataset {
 
 /// A map's mean over its positions, as the pooling adds it.
 fn pooled(map_hwc: &[f32]) -> Vec<f32> {
-    let mut mean = vec![0.0_f32; SHAPE.channels];
+    let mut mean = [0.0_f32; SHAPE.channels];
     for position in map_hwc.chunks(SHAPE.channels) {
         mean.iter_mut().zip(position).for_each(|(sum, x)| *sum += x);
     }
@@ -186,9 +186,8 @@ fn with_identity_alone_a_run_is_what_it_was_without_views() {
         let (second, b) = record(views.path(), &[args, &["--views", "identity"]].concat());
         assert_eq!(first["digest"], second["digest"]);
         assert_eq!(first["key"].get("views"), None);
-        for name in ["steps.csv"] {
-            assert!(fs::read(a.join(name)).unwrap() == fs::read(b.join(name)).unwrap());
-        }
+        let steps = |folder: &Path| fs::read(folder.join("steps.csv")).unwrap();
+        assert!(steps(&a) == steps(&b));
         let head = |folder: &Path| head_trainer::run::head(folder).unwrap().linear;
         assert_eq!(head(&a), head(&b));
         assert_eq!(first["metrics"], second["metrics"]);

@@ -5,7 +5,7 @@
 //! `runs/<UTC time>-<digest>/`, say `runs/20260131T235959Z-0a1b2c3d4e5f/`, holds
 //!
 //! - `run.json`: a [`RunRecord`],
-//! - `metrics.csv`: a row for each epoch, `steps.csv`: a row for each step (none for linfa),
+//! - `metrics.csv`: a row for each epoch, `steps.csv`: a row for each step (Adam alone has any),
 //! - `head.safetensors`: see [`crate::head`],
 //!
 //! and MAY hold other files. The digest is that of the [`RunKey`], the inputs and configuration

@@ -9,7 +9,8 @@
 //! Features are f32 as they lie in memory; everything that is added up is f64, so that a search
 //! can go on to small gradients. Each block of rows is summed on its own and the blocks' sums are
 //! added in the order of the rows: the same bits for any number of threads. This file knows
-//! nothing of how a minimum is searched.
+//! nothing of how a minimum is searched. Every training row counts the same: the views of an image
+//! as if each were an image.
 
 use rayon::prelude::*;
 

@@ -94,6 +94,36 @@ pub const SHAPE: MapShape = MapShape {
     channels: 5,
 };
 
+/// What a store of made-up features says of itself.
+pub fn made_up_store(dtype: Dtype) -> (StoreJson, Provenance) {
+    let json = StoreJson {
+        key: StoreKey {
+            format: 1,
+            backbone: Digest::of(b"made up"),
+            feature_tensor: "features".to_owned(),
+            input_layout: Layout::Nhwc,
+            feature_layout: None,
+            precision: "fp32".to_owned(),
+            decoder: "none".to_owned(),
+            exif: Exif::Ignore,
+            resize: "none".to_owned(),
+            input_size: [8, 8],
+            preset: Preset::Unit,
+            dtype,
+        },
+        backbone_name: "made-up".to_owned(),
+        backbone_trained: Some(false),
+    };
+    let provenance = Provenance {
+        engine: "none".to_owned(),
+        provider: "CPU".to_owned(),
+        processor: "none".to_owned(),
+        headstart: "test".to_owned(),
+        batch_size: 1,
+    };
+    (json, provenance)
+}
+
 /// A number in [0, 1) that depends on `n` alone.
 pub fn noise(n: u64) -> f32 {
     let digest = Digest::of(&n.to_le_bytes());
@@ -178,32 +208,8 @@ impl MadeUp {
         views: &[&str],
         dtype: Dtype,
     ) -> PathBuf {
-        let json = StoreJson {
-            key: StoreKey {
-                format: 1,
-                backbone: Digest::of(b"made up"),
-                feature_tensor: "features".to_owned(),
-                input_layout: Layout::Nhwc,
-                feature_layout: None,
-                precision: "fp32".to_owned(),
-                decoder: "none".to_owned(),
-                exif: Exif::Ignore,
-                resize: "none".to_owned(),
-                input_size: [8, 8],
-                preset: Preset::Unit,
-                dtype,
-            },
-            backbone_name: "made-up".to_owned(),
-            backbone_trained: Some(false),
-        };
+        let (json, provenance) = made_up_store(dtype);
         let folder = key::create(&data_dir.join("features"), &json).unwrap();
-        let provenance = Provenance {
-            engine: "none".to_owned(),
-            provider: "CPU".to_owned(),
-            processor: "none".to_owned(),
-            headstart: "test".to_owned(),
-            batch_size: 1,
-        };
         let mut writer = ShardWriter::new(&folder, &json.key, &provenance, SHAPE, SHARD_BYTES);
         for &i in entries {
             for view in views {

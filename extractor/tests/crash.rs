@@ -212,26 +212,18 @@ fn a_full_disk_keeps_what_was_published() {
         "$@" > "$out/more.json" 2> "$out/more.txt"
         cp -r "$disk/." "$out/complete"
     "#;
-    let unshare = |script: &str, args: &[&Path], more: Option<&Command>| {
-        let mut command = Command::new("unshare");
-        command.args(["-rm", "sh", "-c", script, "sh"]).args(args);
-        if let Some(more) = more {
-            command.arg(more.get_program()).args(more.get_args());
-            command.envs(more.get_envs().filter_map(|(k, v)| Some((k, v?))));
-        }
-        command.output()
-    };
     let folder = tempfile::tempdir().unwrap();
     let [disk, out, images] = ["disk", "out", "images"].map(|name| folder.path().join(name));
     std::fs::create_dir(&disk).unwrap();
     std::fs::create_dir(&out).unwrap();
-    let probe = unshare("mount -t tmpfs none \"$1\"", &[&disk], None);
+    let probe = common::in_mount_namespace("mount -t tmpfs none \"$1\"", &[&disk], None);
     if !probe.is_ok_and(|output| output.status.success()) {
         eprintln!("skipped: no tmpfs can be mounted here");
         return;
     }
     common::sample(&images, 50);
-    let output = unshare(SCRIPT, &[&disk, &out], Some(&features(&disk, &images, 2)));
+    let output =
+        common::in_mount_namespace(SCRIPT, &[&disk, &out], Some(&features(&disk, &images, 2)));
     let read = |name: &str| std::fs::read(out.join(name)).unwrap();
     let text = |name: &str| String::from_utf8(read(name)).unwrap();
     let output = output.unwrap();

@@ -120,15 +120,6 @@ fn a_lost_mount_keeps_what_was_published() {
         mount --bind "$disk" "$mount"
         "$@" > "$out/more.json" 2> "$out/more.txt"
     "#;
-    let unshare = |script: &str, args: &[&Path], more: Option<&Command>| {
-        let mut command = Command::new("unshare");
-        command.args(["-rm", "sh", "-c", script, "sh"]).args(args);
-        if let Some(more) = more {
-            command.arg(more.get_program()).args(more.get_args());
-            command.envs(more.get_envs().filter_map(|(k, v)| Some((k, v?))));
-        }
-        command.output()
-    };
     let folder = tempfile::tempdir().unwrap();
     let place = |name: &str| {
         let place = folder.path().join(name);
@@ -136,7 +127,7 @@ fn a_lost_mount_keeps_what_was_published() {
         place
     };
     let [disk, mount, out] = ["disk", "mount", "out"].map(place);
-    let probe = unshare("mount --bind \"$1\" \"$2\"", &[&disk, &mount], None);
+    let probe = common::in_mount_namespace("mount --bind \"$1\" \"$2\"", &[&disk, &mount], None);
     if !probe.is_ok_and(|output| output.status.success()) {
         eprintln!("skipped: nothing can be mounted here");
         return;
@@ -148,7 +139,8 @@ fn a_lost_mount_keeps_what_was_published() {
     command
         .arg("--index")
         .arg(folder.path().join("index.arrow"));
-    let output = unshare(SCRIPT, &[&disk, &mount, &out], Some(&command)).unwrap();
+    let output =
+        common::in_mount_namespace(SCRIPT, &[&disk, &mount, &out], Some(&command)).unwrap();
     let text = |name: &str| fs::read_to_string(out.join(name)).unwrap_or_default();
     assert!(output.status.success(), "{output:?} {}", text("more.txt"));
     assert_eq!(text("code"), "1\n", "{}", text("lost.txt"));

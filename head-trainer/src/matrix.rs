@@ -6,6 +6,8 @@
 //! use vector instructions without being allowed to reorder sums. This file knows nothing of
 //! labels or solvers.
 
+use std::ops::AddAssign;
+
 /// Lanes of independent partial sums; part of what a result's last bit is.
 const LANES: usize = 16;
 
@@ -85,10 +87,17 @@ pub fn dot(a: &[f32], b: &[f32]) -> f32 {
     for (lane, (a, b)) in a_rest.iter().zip(b_rest).enumerate() {
         lanes[lane] += a * b;
     }
+    add_pairwise(lanes)
+}
+
+/// The sum of the lanes, a power of two of them: the upper half is added to the lower one until
+/// one is left.
+pub(crate) fn add_pairwise<T: Copy + AddAssign, const LANES: usize>(mut lanes: [T; LANES]) -> T {
     let mut width = LANES / 2;
     while width > 0 {
         for lane in 0..width {
-            lanes[lane] += lanes[lane + width];
+            let upper = lanes[lane + width];
+            lanes[lane] += upper;
         }
         width /= 2;
     }

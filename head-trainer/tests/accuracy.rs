@@ -10,7 +10,7 @@ use head_trainer::dataset::{Dataset, SplitSource, WantedViews};
 use head_trainer::matrix::Rows;
 use head_trainer::metrics::evaluate;
 use head_trainer::solver::adam::AdamConfig;
-use head_trainer::solver::linfa::LinfaConfig;
+use head_trainer::solver::linfa::Linfa;
 use head_trainer::solver::{self, FitConfig, Problem, SolverConfig};
 use head_trainer::split::Side;
 
@@ -55,7 +55,7 @@ fn validation_accuracies(data: &Path, model: &str, channels: usize) -> (f64, f64
         }))
     };
     let adam = (0..10).map(adam).sum::<f64>() / 10.0;
-    let linfa = accuracy(SolverConfig::Linfa(LinfaConfig::default()));
+    let linfa = accuracy(SolverConfig::Linfa(Linfa::default()));
     println!("{}: adam {adam:.4}, linfa {linfa:.4}", model.display());
     (adam, linfa)
 }

@@ -3,31 +3,11 @@
 mod common;
 
 use std::fs;
-use std::path::{Path, PathBuf};
 
-use common::MadeUp;
+use common::{MadeUp, record, train};
 use extractor::store::Dtype;
 use predicates::str::contains;
 use serde_json::Value;
-
-fn train(data: &Path, args: &[&str]) -> assert_cmd::assert::Assert {
-    let mut command = common::head_trainer(data);
-    command
-        .args(["train", "--index"])
-        .arg(data.join("indexes/made-up.arrow"))
-        .args(args);
-    command.assert()
-}
-
-/// The `record` of a run that succeeds, and its folder.
-fn record(data: &Path, args: &[&str]) -> (Value, PathBuf) {
-    let assert = train(data, &[args, &["--json"]].concat()).code(0);
-    let result: Value = serde_json::from_slice(&assert.get_output().stdout).unwrap();
-    (
-        result["record"].clone(),
-        PathBuf::from(result["run"].as_str().unwrap()),
-    )
-}
 
 #[test]
 fn a_run_is_reported_and_recorded() {

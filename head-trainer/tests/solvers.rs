@@ -5,9 +5,9 @@ use head_trainer::head::Linear;
 use head_trainer::matrix::Rows;
 use head_trainer::protocol::{Batches, Protocol, Tutorial};
 use head_trainer::solver::adam::{AdamConfig, fit_batches};
-use head_trainer::solver::lbfgs::LbfgsConfig;
-use head_trainer::solver::linfa::LinfaConfig;
-use head_trainer::solver::{Fit, FitConfig, Problem, SolverConfig, fit};
+use head_trainer::solver::lbfgs::Lbfgs;
+use head_trainer::solver::linfa::Linfa;
+use head_trainer::solver::{Fit, FitConfig, MinimumConfig, Problem, SolverConfig, fit};
 use proptest::prelude::*;
 
 const CHANNELS: usize = 19;
@@ -88,25 +88,25 @@ fn adam(seed: u64, protocol: Protocol) -> FitConfig {
 }
 
 fn linfa(l2: f64) -> FitConfig {
-    let linfa = LinfaConfig {
-        l2,
-        gradient_tolerance: 1e-7,
-        ..LinfaConfig::default()
-    };
-    FitConfig {
-        solver: SolverConfig::Linfa(linfa),
-        standardize: false,
-    }
+    minimum(l2, 1e-7, |config| SolverConfig::Linfa(Linfa(config)))
 }
 
 fn lbfgs(l2: f64) -> FitConfig {
-    let lbfgs = LbfgsConfig {
+    minimum(l2, 1e-9, |config| SolverConfig::Lbfgs(Lbfgs(config)))
+}
+
+fn minimum(
+    l2: f64,
+    gradient_tolerance: f64,
+    solver: fn(MinimumConfig) -> SolverConfig,
+) -> FitConfig {
+    let config = MinimumConfig {
         l2,
-        gradient_tolerance: 1e-9,
-        ..LbfgsConfig::default()
+        gradient_tolerance,
+        ..MinimumConfig::default()
     };
     FitConfig {
-        solver: SolverConfig::Lbfgs(lbfgs),
+        solver: solver(config),
         standardize: false,
     }
 }
@@ -225,15 +225,14 @@ fn lbfgs_and_linfa_reach_the_stated_minimum() {
 #[test]
 fn without_enough_iterations_a_solver_says_so() {
     let clouds = Clouds::new(600, 3);
-    let lbfgs = LbfgsConfig {
+    let two = MinimumConfig {
         max_iterations: 2,
-        ..LbfgsConfig::default()
+        ..MinimumConfig::default()
     };
-    let linfa = LinfaConfig {
-        max_iterations: 2,
-        ..LinfaConfig::default()
-    };
-    for solver in [SolverConfig::Lbfgs(lbfgs), SolverConfig::Linfa(linfa)] {
+    for solver in [
+        SolverConfig::Lbfgs(Lbfgs(two)),
+        SolverConfig::Linfa(Linfa(two)),
+    ] {
         let config = FitConfig {
             solver,
             standardize: false,

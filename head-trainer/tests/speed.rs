@@ -6,9 +6,9 @@ use std::time::Instant;
 use head_trainer::matrix::Rows;
 use head_trainer::protocol::{Protocol, Tutorial};
 use head_trainer::solver::adam::AdamConfig;
-use head_trainer::solver::lbfgs::LbfgsConfig;
-use head_trainer::solver::linfa::LinfaConfig;
-use head_trainer::solver::{FitConfig, Problem, SolverConfig, fit};
+use head_trainer::solver::lbfgs::Lbfgs;
+use head_trainer::solver::linfa::Linfa;
+use head_trainer::solver::{FitConfig, MinimumConfig, Problem, SolverConfig, fit};
 
 /// Sparse non-negative features, some of which know the label.
 fn features(count: usize, channels: usize) -> (Vec<f32>, Vec<u32>) {
@@ -78,11 +78,11 @@ fn adam_at_full_size() {
 fn lbfgs_at_full_size() {
     for l2 in [1e-3, 1e-5] {
         for gradient_tolerance in [1e-4, 1e-6] {
-            let solver = SolverConfig::Lbfgs(LbfgsConfig {
+            let solver = SolverConfig::Lbfgs(Lbfgs(MinimumConfig {
                 l2,
                 gradient_tolerance,
-                ..LbfgsConfig::default()
-            });
+                ..MinimumConfig::default()
+            }));
             let config = FitConfig {
                 solver,
                 standardize: false,
@@ -98,7 +98,7 @@ fn linfa_at_full_size() {
     for (count, channels) in [(1920, 1280), (1920, 2048), (18_610, 2048)] {
         for standardize in [false, true] {
             let config = FitConfig {
-                solver: SolverConfig::Linfa(LinfaConfig::default()),
+                solver: SolverConfig::Linfa(Linfa::default()),
                 standardize,
             };
             time(count, channels, count / 8, &config);

@@ -4,9 +4,9 @@ mod common;
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use common::{MadeUp, SHAPE};
+use common::{MadeUp, SHAPE, record, train};
 use extractor::store::{Dtype, IDENTITY, Rejected, rejected};
 use head_trainer::dataset::{Dataset, SplitSource, WantedViews};
 use head_trainer::matrix::Rows;
@@ -14,27 +14,9 @@ use head_trainer::metrics::evaluate;
 use head_trainer::split::Side;
 use predicates::prelude::*;
 use predicates::str::contains;
-use serde_json::{Value, json};
+use serde_json::json;
 
 const VIEWS: [&str; 4] = [IDENTITY, "hflip", "crop-1", "crop-2"];
-
-fn train(data: &Path, args: &[&str]) -> assert_cmd::assert::Assert {
-    let mut command = common::head_trainer(data);
-    command
-        .args(["train", "--index"])
-        .arg(data.join("indexes/made-up.arrow"))
-        .args(args);
-    command.assert()
-}
-
-fn record(data: &Path, args: &[&str]) -> (Value, PathBuf) {
-    let assert = train(data, &[args, &["--json"]].concat()).code(0);
-    let result: Value = serde_json::from_slice(&assert.get_output().stdout).unwrap();
-    (
-        result["record"].clone(),
-        PathBuf::from(result["run"].as_str().unwrap()),
-    )
-}
 
 /// Two classes of 50 images, the given views of each in the store.
 fn made_up(data: &Path, views: &[&str]) -> MadeUp {

@@ -129,6 +129,11 @@ impl Args {
         }
         warn_of_classes(&indexed, &self.dir);
         let views = self.views.clone().with_identity();
+        let unit = if views.is_identity() {
+            "images"
+        } else {
+            "rows"
+        };
         let plan = features::plan(index, store.as_ref(), &views);
         for (position, reason) in &plan.rejected {
             let line = skipped_line(index.entry(*position as usize).path, reason);
@@ -150,11 +155,7 @@ impl Args {
             key::create(&root, &json)?;
             let bar = Bar(Progress::new(
                 "extracting",
-                if views.is_identity() {
-                    "images"
-                } else {
-                    "rows"
-                },
+                unit,
                 rows_to_do as u64,
                 output.quiet,
             ));
@@ -225,11 +226,7 @@ impl Args {
                 info.engine,
                 info.provider,
                 extracted.rows as f64 / secs,
-                if views.is_identity() {
-                    "images"
-                } else {
-                    "rows"
-                },
+                unit,
             );
         } else {
             text += "engine    not needed\n";

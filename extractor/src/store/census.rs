@@ -9,7 +9,7 @@
 //! it took over ([`super::writer`]) and holds the same bits, so that a row does not change when
 //! its copies go, in whatever order.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -21,40 +21,36 @@ use crate::files::{FileError, Pending, TEMPORARY_PREFIX, sync_folder};
 /// Ids of images; none stands for all.
 pub(super) type Keep<'a> = Option<&'a HashSet<ImageId>>;
 
-/// The copy that counts of every row that is wanted.
+/// Which of the wanted rows are where. The copy of a row that counts is the one that a reader
+/// gets: [`Store::locate`].
 pub(super) struct Census<'a> {
     pub store: &'a Store,
-    counting: HashMap<(ImageId, &'a str), RowRef>,
+    keep: Keep<'a>,
     live: Vec<usize>,
 }
 
 impl<'a> Census<'a> {
-    pub fn new(store: &'a Store, keep: Keep) -> Census<'a> {
-        let mut counting = HashMap::new();
-        let mut live = vec![0; store.shards.len()];
-        for (number, shard) in store.shards.iter().enumerate() {
-            for (batch, row) in shard.positions() {
-                let id = shard.id(batch, row);
-                if keep.is_some_and(|keep| !keep.contains(&id)) {
-                    continue;
-                }
-                counting
-                    .entry((id, shard.view(batch, row)))
-                    .or_insert_with(|| {
-                        live[number] += 1;
-                        RowRef {
-                            shard: number as u32,
-                            batch: batch as u32,
-                            row: row as u32,
-                        }
-                    });
-            }
-        }
-        Census {
+    pub fn new(store: &'a Store, keep: Keep<'a>) -> Census<'a> {
+        let mut census = Census {
             store,
-            counting,
-            live,
+            keep,
+            live: vec![0; store.shards.len()],
+        };
+        for (id, _, at) in store.iter() {
+            census.live[at.shard as usize] += usize::from(census.is_wanted(&id));
         }
+        census
+    }
+
+    fn is_wanted(&self, id: &ImageId) -> bool {
+        self.keep.is_none_or(|keep| keep.contains(id))
+    }
+
+    /// The copy that counts of a row of a shard, if it is wanted.
+    fn counting(&self, shard: &Shard, batch: usize, row: usize) -> Option<RowRef> {
+        let id = shard.id(batch, row);
+        let counting = self.store.locate(&id, shard.view(batch, row));
+        counting.filter(|_| self.is_wanted(&id))
     }
 
     fn shard(&self, number: usize) -> &'a Shard {
@@ -65,11 +61,12 @@ impl<'a> Census<'a> {
     pub fn live(&self, number: usize) -> impl Iterator<Item = (usize, usize)> {
         let shard = self.shard(number);
         shard.positions().filter(move |&(batch, row)| {
-            let key = (shard.id(batch, row), shard.view(batch, row));
-            let here = (number as u32, batch as u32, row as u32);
-            self.counting
-                .get(&key)
-                .is_some_and(|c| (c.shard, c.batch, c.row) == here)
+            let here = RowRef {
+                shard: number as u32,
+                batch: batch as u32,
+                row: row as u32,
+            };
+            self.counting(shard, batch, row) == Some(here)
         })
     }
 
@@ -103,10 +100,8 @@ impl<'a> Census<'a> {
         let shard = self.shard(number);
         shard
             .positions()
-            .filter_map(|(batch, row)| {
-                let key = (shard.id(batch, row), shard.view(batch, row));
-                Some(self.counting.get(&key)?.shard as usize)
-            })
+            .filter_map(|(batch, row)| self.counting(shard, batch, row))
+            .map(|counting| counting.shard as usize)
             .collect()
     }
 }

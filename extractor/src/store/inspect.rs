@@ -69,7 +69,7 @@ pub fn inspect(store: &Store) -> Result<Inspection, StoreError> {
         total,
         images: store.images(),
         views: store.views(),
-        duplicates: super::census::Census::new(store, None).duplicates(),
+        duplicates: total.rows - store.len(),
         provenances,
         rejected,
         temporary: super::files(store.folder(), TEMPORARY_PREFIX, "")?,

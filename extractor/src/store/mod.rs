@@ -250,9 +250,8 @@ impl Store {
     /// Every different row once: the image, the view and where it is.
     pub fn iter(&self) -> impl Iterator<Item = (ImageId, &str, RowRef)> {
         self.rows.iter().map(|at| {
-            let shard = &self.shards[at.shard as usize];
-            let (batch, row) = (at.batch as usize, at.row as usize);
-            (shard.id(batch, row), shard.view(batch, row), at)
+            let (id, view) = rows::at(&self.shards, at);
+            (id, view, at)
         })
     }
 
@@ -365,7 +364,7 @@ pub fn find(root: &Path) -> Result<Vec<PathBuf>, StoreError> {
 /// # Errors
 /// When the folder cannot be read.
 pub fn has_rows(folder: &Path) -> Result<bool, StoreError> {
-    Ok(!files(folder, "shard-", ".arrow")?.is_empty())
+    Ok(!files(folder, shard::PREFIX, shard::SUFFIX)?.is_empty())
 }
 
 /// The files of `folder` with the given beginning and end of name, sorted.

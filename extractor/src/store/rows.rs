@@ -94,7 +94,8 @@ fn locate(starts: &[Start], number: u32) -> RowRef {
     }
 }
 
-fn at(shards: &[Shard], at: RowRef) -> (ImageId, &str) {
+/// The image and the view of a row.
+pub(super) fn at(shards: &[Shard], at: RowRef) -> (ImageId, &str) {
     let shard = &shards[at.shard as usize];
     let (batch, row) = (at.batch as usize, at.row as usize);
     (shard.id(batch, row), shard.view(batch, row))

@@ -235,3 +235,19 @@ pub fn sample(folder: &Path, per_class: usize) {
     };
     extractor::sample::write(&options, &|_| {}).unwrap();
 }
+
+/// Runs a shell script as root of a user namespace with mounts of its own: `args` are its first
+/// arguments, and a command to run its further ones.
+pub fn in_mount_namespace(
+    script: &str,
+    args: &[&Path],
+    more: Option<&Command>,
+) -> std::io::Result<std::process::Output> {
+    let mut command = Command::new("unshare");
+    command.args(["-rm", "sh", "-c", script, "sh"]).args(args);
+    if let Some(more) = more {
+        command.arg(more.get_program()).args(more.get_args());
+        command.envs(more.get_envs().filter_map(|(k, v)| Some((k, v?))));
+    }
+    command.output()
+}

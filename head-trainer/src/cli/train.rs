@@ -23,9 +23,9 @@ use crate::metrics::evaluate;
 use crate::protocol::{Protocol, Tutorial};
 use crate::run::{Counts, Draft, FinalMetrics, Places, RunKey, RunRecord};
 use crate::solver::adam::AdamConfig;
-use crate::solver::lbfgs::LbfgsConfig;
-use crate::solver::linfa::LinfaConfig;
-use crate::solver::{self, Fit, FitConfig, Problem, SolverConfig};
+use crate::solver::lbfgs::Lbfgs;
+use crate::solver::linfa::Linfa;
+use crate::solver::{self, Fit, FitConfig, MinimumConfig, Problem, SolverConfig};
 use crate::split::{Fractions, Side, SplitMode};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -272,23 +272,17 @@ impl Args {
             SolverName::Lbfgs | SolverName::Linfa => {
                 refuse(&adam_only, "--solver adam")?;
                 refuse(&tutorial_only, "--solver adam --protocol tutorial")?;
-                let lbfgs = LbfgsConfig::default();
-                let (l2, max_iterations, gradient_tolerance) = (
-                    self.l2.unwrap_or(lbfgs.l2),
-                    self.max_iterations.unwrap_or(lbfgs.max_iterations),
-                    self.gradient_tolerance.unwrap_or(lbfgs.gradient_tolerance),
-                );
+                let default = MinimumConfig::default();
+                let minimum = MinimumConfig {
+                    l2: self.l2.unwrap_or(default.l2),
+                    max_iterations: self.max_iterations.unwrap_or(default.max_iterations),
+                    gradient_tolerance: self
+                        .gradient_tolerance
+                        .unwrap_or(default.gradient_tolerance),
+                };
                 match self.solver {
-                    SolverName::Linfa => SolverConfig::Linfa(LinfaConfig {
-                        l2,
-                        max_iterations,
-                        gradient_tolerance,
-                    }),
-                    _ => SolverConfig::Lbfgs(LbfgsConfig {
-                        l2,
-                        max_iterations,
-                        gradient_tolerance,
-                    }),
+                    SolverName::Linfa => SolverConfig::Linfa(Linfa(minimum)),
+                    _ => SolverConfig::Lbfgs(Lbfgs(minimum)),
                 }
             }
         };

@@ -13,9 +13,9 @@ use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
-use super::objective::Objective;
-use super::{Convergence, Epoch, Fit, Problem, Solver, SolverError, require};
-use crate::head::Linear;
+use super::minimum::{MinimumConfig, head_at, last_epoch};
+use super::objective::{Objective, norm};
+use super::{Epoch, Fit, Problem, Solver, SolverError, require};
 
 /// Steps that the approximation of the curvature remembers.
 const MEMORY: usize = 10;
@@ -28,78 +28,45 @@ const NOISE: f64 = 1e-14;
 /// Evaluations that one line search may take.
 const TRIALS: usize = 30;
 
-/// The penalty and when to stop.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct LbfgsConfig {
-    /// Strength of the penalty l2/2 |w|^2 on the mean loss; 0.1, as for linfa.
-    pub l2: f64,
-    /// Iterations at most; 1,000.
-    pub max_iterations: u64,
-    /// Euclidean norm of the objective's gradient at which to stop; 1e-4.
-    pub gradient_tolerance: f64,
-}
+/// L-BFGS of our own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Lbfgs(pub MinimumConfig);
 
-impl Default for LbfgsConfig {
-    fn default() -> LbfgsConfig {
-        LbfgsConfig {
-            l2: 0.1,
-            max_iterations: 1000,
-            gradient_tolerance: 1e-4,
-        }
-    }
-}
-
-impl LbfgsConfig {
-    /// Checks every number.
-    ///
-    /// # Errors
-    /// [`SolverError::Config`] with the first number that is out of range.
-    pub fn check(&self) -> Result<(), SolverError> {
-        super::check_minimum(self.l2, self.max_iterations, self.gradient_tolerance)
-    }
-}
-
-impl Solver for LbfgsConfig {
+impl Solver for Lbfgs {
     fn fit(
         &self,
         problem: &Problem<'_>,
         observe: &mut dyn FnMut(&Epoch),
     ) -> Result<Fit, SolverError> {
-        self.check()?;
+        let config = &self.0;
+        config.check()?;
         let start = Instant::now();
-        let objective = Objective::new(problem, self.l2);
+        let objective = Objective::new(problem, config.l2);
         let origin = vec![0.0; objective.len()];
         let minimum = minimise(
             &|point, gradient| objective.at(point, gradient),
             origin,
-            self.max_iterations,
-            self.gradient_tolerance,
+            config.max_iterations,
+            config.gradient_tolerance,
         );
-        let (weights_c, bias) = minimum.point.split_at(objective.len() - 1);
-        let head = Linear {
-            weights_c: weights_c.iter().map(|w| *w as f32).collect(),
-            bias: bias[0] as f32,
-        };
+        let head = head_at(&minimum.point);
         require(
             head.weights_c.iter().all(|w| w.is_finite()) && head.bias.is_finite(),
             "l2",
-            self.l2,
+            config.l2,
             "a penalty that keeps the weights in the range of f32",
         )?;
-        let epoch = super::last_epoch(&head, problem, start);
+        let epoch = last_epoch(&head, problem, start);
         observe(&epoch);
         Ok(Fit {
             head,
             history: vec![epoch],
             steps: Vec::new(),
-            convergence: Some(Convergence {
-                objective: minimum.value,
-                gradient_norm: minimum.gradient_norm,
-                gradient_tolerance: self.gradient_tolerance,
-                converged: minimum.gradient_norm <= self.gradient_tolerance,
-                iterations: Some(minimum.iterations),
-            }),
+            convergence: Some(config.convergence(
+                minimum.value,
+                minimum.gradient_norm,
+                Some(minimum.iterations),
+            )),
         })
     }
 }
@@ -312,10 +279,6 @@ fn between(low: &Trial, high: &Trial) -> f64 {
 
 fn dot(a: &[f64], b: &[f64]) -> f64 {
     a.iter().zip(b).map(|(a, b)| a * b).sum()
-}
-
-fn norm(a: &[f64]) -> f64 {
-    dot(a, a).sqrt()
 }
 
 fn difference(a: &[f64], b: &[f64]) -> Vec<f64> {

@@ -29,61 +29,32 @@ use linfa_logistic::LogisticRegression;
 use ndarray::{Array1, Array2, ShapeBuilder as _};
 use serde::{Deserialize, Serialize};
 
-use super::objective::Objective;
-use super::{Convergence, Epoch, Fit, Problem, Solver, SolverError};
-use crate::head::Linear;
+use super::minimum::{MinimumConfig, head_at, last_epoch};
+use super::objective::{Objective, norm};
+use super::{Epoch, Fit, Problem, Solver, SolverError};
 
 /// linfa-logistic's own errors.
 pub use linfa_logistic::error::Error;
 
-/// The penalty and when to stop.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct LinfaConfig {
-    /// Strength of the penalty l2/2 |w|^2 on the mean loss; 0.1, which was near the best on
-    /// validation for two backbones with 1,920 training images, standardised or not. More images
-    /// want less.
-    pub l2: f64,
-    /// Iterations of L-BFGS at most; 1,000.
-    pub max_iterations: u64,
-    /// Euclidean norm of the objective's gradient at which to stop; 1e-4.
-    pub gradient_tolerance: f64,
-}
+/// linfa-logistic's L-BFGS.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Linfa(pub MinimumConfig);
 
-impl Default for LinfaConfig {
-    fn default() -> LinfaConfig {
-        LinfaConfig {
-            l2: 0.1,
-            max_iterations: 1000,
-            gradient_tolerance: 1e-4,
-        }
-    }
-}
-
-impl LinfaConfig {
-    /// Checks every number.
-    ///
-    /// # Errors
-    /// [`SolverError::Config`] with the first number that is out of range.
-    pub fn check(&self) -> Result<(), SolverError> {
-        super::check_minimum(self.l2, self.max_iterations, self.gradient_tolerance)
-    }
-}
-
-impl Solver for LinfaConfig {
+impl Solver for Linfa {
     fn fit(
         &self,
         problem: &Problem<'_>,
         observe: &mut dyn FnMut(&Epoch),
     ) -> Result<Fit, SolverError> {
-        self.check()?;
+        let config = &self.0;
+        config.check()?;
         let start = Instant::now();
         let data = training_data(problem);
         let count = problem.train().len() as f64;
         let model = LogisticRegression::default()
-            .alpha(self.l2 * count)
-            .max_iterations(self.max_iterations)
-            .gradient_tolerance(self.gradient_tolerance * count)
+            .alpha(config.l2 * count)
+            .max_iterations(config.max_iterations)
+            .gradient_tolerance(config.gradient_tolerance * count)
             .check()
             .and_then(|parameters| parameters.fit(&data))?;
         let sign = if model.labels().pos.class == 1 {
@@ -91,31 +62,23 @@ impl Solver for LinfaConfig {
         } else {
             -1.0
         };
-        let weights_c = model.params() * sign;
-        let bias = model.intercept() * sign;
+        let point: Vec<f64> = model
+            .params()
+            .iter()
+            .chain([&model.intercept()])
+            .map(|w| w * sign)
+            .collect();
 
-        let objective = Objective::new(problem, self.l2);
-        let point: Vec<f64> = weights_c.iter().copied().chain([bias]).collect();
         let mut gradient = vec![0.0; point.len()];
-        let value = objective.at(&point, &mut gradient);
-        let gradient_norm = gradient.iter().map(|g| g * g).sum::<f64>().sqrt();
-        let head = Linear {
-            weights_c: weights_c.iter().map(|w| *w as f32).collect(),
-            bias: bias as f32,
-        };
-        let epoch = super::last_epoch(&head, problem, start);
+        let value = Objective::new(problem, config.l2).at(&point, &mut gradient);
+        let head = head_at(&point);
+        let epoch = last_epoch(&head, problem, start);
         observe(&epoch);
         Ok(Fit {
             head,
             history: vec![epoch],
             steps: Vec::new(),
-            convergence: Some(Convergence {
-                objective: value,
-                gradient_norm,
-                gradient_tolerance: self.gradient_tolerance,
-                converged: gradient_norm <= self.gradient_tolerance,
-                iterations: None,
-            }),
+            convergence: Some(config.convergence(value, norm(&gradient), None)),
         })
     }
 }

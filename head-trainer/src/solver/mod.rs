@@ -8,17 +8,16 @@
 pub mod adam;
 pub mod lbfgs;
 pub mod linfa;
+mod minimum;
 mod objective;
 mod problem;
 
-use std::time::Instant;
-
 use serde::{Deserialize, Serialize};
 
+pub use self::minimum::MinimumConfig;
 pub use self::problem::{Problem, ProblemError};
 use crate::head::Linear;
 use crate::matrix::Rows;
-use crate::metrics::evaluate;
 use crate::standardize::Standardizer;
 
 /// Something that finds a head.
@@ -44,9 +43,9 @@ pub enum SolverConfig {
     /// The tutorial's optimizer.
     Adam(adam::AdamConfig),
     /// To the minimum of the penalised loss.
-    Lbfgs(lbfgs::LbfgsConfig),
+    Lbfgs(lbfgs::Lbfgs),
     /// The same by linfa-logistic.
-    Linfa(linfa::LinfaConfig),
+    Linfa(linfa::Linfa),
 }
 
 impl SolverConfig {
@@ -87,8 +86,8 @@ impl FitConfig {
     pub fn check(&self) -> Result<(), SolverError> {
         match &self.solver {
             SolverConfig::Adam(config) => config.check(),
-            SolverConfig::Lbfgs(config) => config.check(),
-            SolverConfig::Linfa(config) => config.check(),
+            SolverConfig::Lbfgs(lbfgs::Lbfgs(config))
+            | SolverConfig::Linfa(linfa::Linfa(config)) => config.check(),
         }
     }
 }
@@ -198,36 +197,6 @@ fn require(
         value: value.to_string(),
         expected,
     })
-}
-
-/// Checks the numbers of a solver that goes to a minimum.
-fn check_minimum(l2: f64, max_iterations: u64, gradient_tolerance: f64) -> Result<(), SolverError> {
-    let fine = l2.is_finite() && l2 >= 0.0;
-    require(fine, "l2", l2, "zero or a positive number")?;
-    let fine = max_iterations > 0;
-    require(fine, "max iterations", max_iterations, "at least 1")?;
-    let fine = gradient_tolerance.is_finite() && gradient_tolerance > 0.0;
-    require(
-        fine,
-        "gradient tolerance",
-        gradient_tolerance,
-        "a positive number",
-    )
-}
-
-/// The one entry in the history of a solver that knows no epochs: the end's metrics.
-fn last_epoch(head: &Linear, problem: &Problem<'_>, start: Instant) -> Epoch {
-    let metrics_of = |rows| evaluate(head, problem.rows(), problem.labels(), rows);
-    let train = metrics_of(problem.train()).expect("a problem has training rows");
-    let validation = metrics_of(problem.validation());
-    Epoch {
-        epoch: 1,
-        train_loss: train.loss,
-        train_accuracy: train.accuracy,
-        validation_loss: validation.map(|m| m.loss),
-        validation_accuracy: validation.map(|m| m.accuracy),
-        secs: start.elapsed().as_secs_f64(),
-    }
 }
 
 /// Finds a head for raw features: the one entry to all solvers.

@@ -15,6 +15,7 @@
 use rayon::prelude::*;
 
 use super::Problem;
+use crate::matrix::add_pairwise;
 
 /// Rows of a block. Part of what a result's last bit is.
 const BLOCK_ROWS: usize = 256;
@@ -138,14 +139,12 @@ fn dot(weights_c: &[f64], row_c: &[f32]) -> f64 {
     for (lane, (w, x)) in weight_rest.iter().zip(row_rest).enumerate() {
         lanes[lane] += w * f64::from(*x);
     }
-    let mut width = LANES / 2;
-    while width > 0 {
-        for lane in 0..width {
-            lanes[lane] += lanes[lane + width];
-        }
-        width /= 2;
-    }
-    lanes[0]
+    add_pairwise(lanes)
+}
+
+/// Euclidean norm.
+pub(super) fn norm(a: &[f64]) -> f64 {
+    a.iter().map(|a| a * a).sum::<f64>().sqrt()
 }
 
 #[cfg(test)]

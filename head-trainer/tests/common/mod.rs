@@ -246,3 +246,23 @@ impl MadeUp {
         )
     }
 }
+
+/// `head-trainer train` on the index of [`MadeUp`].
+pub fn train(data: &Path, args: &[&str]) -> assert_cmd::assert::Assert {
+    let mut command = head_trainer(data);
+    command
+        .args(["train", "--index"])
+        .arg(data.join("indexes/made-up.arrow"))
+        .args(args);
+    command.assert()
+}
+
+/// The `record` of a run that succeeds, and its folder.
+pub fn record(data: &Path, args: &[&str]) -> (serde_json::Value, PathBuf) {
+    let assert = train(data, &[args, &["--json"]].concat()).code(0);
+    let result: serde_json::Value = serde_json::from_slice(&assert.get_output().stdout).unwrap();
+    (
+        result["record"].clone(),
+        PathBuf::from(result["run"].as_str().unwrap()),
+    )
+}

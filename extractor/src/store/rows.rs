@@ -8,7 +8,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::{RowRef, Shard};
 use crate::digest::ImageId;
 
-/// The counting copy of every row. Takes about 5 to 10 bytes a row.
+/// The counting copy of every row: 5 bytes a slot, 8/7 to 16/7 slots a row.
 #[derive(Debug, Default)]
 pub(super) struct Rows {
     table: HashTable<u32>,

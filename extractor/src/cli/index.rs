@@ -36,7 +36,7 @@ impl Args {
         };
         let indexed = make(&self.dir, &path, self.strict, self.rehash, output)?;
         let index = &indexed.index;
-        let (counts, unique) = (index.class_counts(), index.unique().len());
+        let (counts, unique) = (index.class_counts(), index.unique().count());
         let mut text = format!(
             "index     {}\nimages    {} ({} different)\n",
             escape_path(&path),
@@ -99,12 +99,12 @@ pub fn make(
     let progress = Progress::files("indexing", output.quiet);
     let cache_path = DigestCache::path(path);
     let cache = if rehash {
-        DigestCache::default()
+        DigestCache::unread(&cache_path)
     } else {
         DigestCache::read(&cache_path)
     };
     let started = SystemTime::now();
-    let indexed = Index::of_folder(dir, &cache, || progress.add(1))?;
+    let mut indexed = Index::of_folder(dir, &cache, || progress.add(1))?;
     progress.finish();
     for skipped in &indexed.skipped {
         eprintln!("{}", skipped_line(&skipped.path, &skipped.reason));
@@ -138,6 +138,6 @@ pub fn make(
         );
     }
     indexed.index.write(path, dir)?;
-    cache.update(&cache_path, indexed.stamps.iter().copied(), started)?;
+    cache.update(&cache_path, &mut indexed.stamps, started)?;
     Ok(indexed)
 }

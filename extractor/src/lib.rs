@@ -13,6 +13,7 @@ pub mod features;
 pub mod files;
 pub mod images;
 pub mod index;
+mod numbers;
 pub mod paths;
 pub mod preprocess;
 pub mod progress;

@@ -7,8 +7,8 @@
 //! could not be told apart ("racily clean", in git's words). The cache is an aid and never an
 //! authority: it is thrown away when it is damaged, and `--rehash` ignores it.
 //!
-//! Records stay in their files: in memory is a table of record numbers (6 to 11 bytes a file), and
-//! a look-up reads the one record that it needs.
+//! Records stay in their files: in memory is a table of record numbers (5 bytes a file), and a
+//! look-up reads the few records that it may mean.
 //!
 //! # Format, version 2
 //!
@@ -19,22 +19,21 @@
 //! same in ascending order, each file once; it is still read.
 
 use std::fs::File;
-use std::io::{self, BufRead, BufReader, BufWriter, Read, Seek, Write};
+use std::io::{self, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use hashbrown::HashTable;
 use xxhash_rust::xxh3::{Xxh3Default, xxh3_64};
 
-use crate::digest::{Digest, ImageId};
+use super::notes::{Notes, RECORD_BYTES, STAMP_BYTES, parse, stamp_bytes};
+use crate::digest::ImageId;
 use crate::files::{self, FileError, Pending};
+use crate::numbers::Numbers;
 use crate::walk::Stamp;
 
 const MAGIC: &[u8; 16] = b"headstart-dig-2\n";
 const OLD_MAGIC: &[u8; 16] = b"headstart-dig-1\n";
-const STAMP_BYTES: usize = 40;
-const RECORD_BYTES: usize = 72;
 const CHECKSUM_BYTES: u64 = 8;
 const RACY_NANOS: i64 = 2_000_000_000;
 
@@ -55,7 +54,7 @@ pub struct DigestCache {
 #[derive(Debug)]
 struct Known {
     file: File,
-    numbers: HashTable<u32>, // of records, by their stamps
+    numbers: Numbers, // of records, by their stamps
 }
 
 impl DigestCache {
@@ -95,10 +94,7 @@ impl DigestCache {
 
     /// Where to note down what the next cache is made of.
     pub fn notes(&self) -> Notes {
-        Notes {
-            folder: self.folder.clone().unwrap_or_else(std::env::temp_dir),
-            spool: None,
-        }
+        Notes::new(self.folder.clone().unwrap_or_else(std::env::temp_dir))
     }
 
     /// Writes the cache of the files in `notes` to `path`, unless it would say what this one says.
@@ -161,121 +157,63 @@ impl Known {
             Some(bytes) if bytes.is_multiple_of(RECORD_BYTES as u64) => bytes / RECORD_BYTES as u64,
             _ => return Ok(None),
         };
-        let Ok(records) = u32::try_from(records) else {
-            return Ok(None);
-        };
-        let mut reader = BufReader::new(&file);
+        let mut counting = Numbers::begin(usize::try_from(records).unwrap_or(0));
         let mut hasher = Xxh3Default::new();
+        let mut reader = BufReader::new(&file);
         let mut magic = [0; MAGIC.len()];
         reader.read_exact(&mut magic)?;
         hasher.update(&magic);
-        let mut numbers = HashTable::with_capacity(records as usize);
-        for number in 0..records {
-            let mut record = [0; RECORD_BYTES];
-            reader.read_exact(&mut record)?;
-            hasher.update(&record);
-            let rehash = |_: &u32| unreachable!("there is room for all");
-            numbers.insert_unique(xxh3_64(&record[..STAMP_BYTES]), number, rehash);
-        }
+        for_each(&mut reader, records, |record| {
+            hasher.update(record);
+            counting.add(hash(record));
+        })?;
         let mut checksum = [0; CHECKSUM_BYTES as usize];
         reader.read_exact(&mut checksum)?;
-        let whole =
-            hasher.digest().to_le_bytes() == checksum && [*MAGIC, *OLD_MAGIC].contains(&magic);
-        Ok(whole.then_some(Known { file, numbers }))
+        if hasher.digest().to_le_bytes() != checksum || ![*MAGIC, *OLD_MAGIC].contains(&magic) {
+            return Ok(None);
+        }
+        let mut placing = counting.again();
+        reader.seek(SeekFrom::Start(MAGIC.len() as u64))?;
+        for_each(&mut reader, records, |record| placing.add(hash(record)))?;
+        drop(reader);
+        Ok(Some(Known {
+            file,
+            numbers: placing.finish(),
+        }))
     }
 
     fn get(&self, stamp: &Stamp) -> Option<ImageId> {
         let wanted = stamp_bytes(stamp);
-        let mut record = [0; RECORD_BYTES];
-        let is = |number: &u32| {
-            let at = MAGIC.len() as u64 + u64::from(*number) * RECORD_BYTES as u64;
-            self.file.read_exact_at(&mut record, at).is_ok() && record[..STAMP_BYTES] == wanted
-        };
-        self.numbers.find(xxh3_64(&wanted), is)?;
-        Some(parse(&record).1)
-    }
-}
-
-/// Stamps and digests of files that were looked at, in a file without a name, which is gone when
-/// the process is.
-#[derive(Debug)]
-pub struct Notes {
-    folder: PathBuf,
-    spool: Option<BufWriter<File>>,
-}
-
-impl Notes {
-    /// Adds a file.
-    ///
-    /// # Errors
-    /// When it cannot be written.
-    pub fn push(&mut self, stamp: &Stamp, id: &ImageId) -> Result<(), FileError> {
-        let spool = match &mut self.spool {
-            Some(spool) => spool,
-            none => {
-                files::create_folder(&self.folder)?;
-                let file = tempfile::tempfile_in(&self.folder);
-                let file = file.map_err(FileError::new("create a temporary file in", &self.folder));
-                none.insert(BufWriter::new(file?))
-            }
-        };
-        let written = spool.write_all(&stamp_bytes(stamp));
-        let written = written.and_then(|()| spool.write_all(&id.0));
-        written.map_err(FileError::new("write a temporary file in", &self.folder))
-    }
-
-    /// Calls `visit` with every record.
-    fn for_each(
-        &mut self,
-        mut visit: impl FnMut(&[u8; RECORD_BYTES]) -> io::Result<()>,
-    ) -> Result<(), FileError> {
-        let Some(spool) = &mut self.spool else {
-            return Ok(());
-        };
-        let mut visit_all = || {
-            spool.rewind()?; // writes what is still in memory first
-            let mut reader = BufReader::new(spool.get_ref());
+        self.numbers.find(xxh3_64(&wanted)).find_map(|number| {
+            let at = MAGIC.len() as u64 + u64::from(number) * RECORD_BYTES as u64;
             let mut record = [0; RECORD_BYTES];
-            while !reader.fill_buf()?.is_empty() {
-                reader.read_exact(&mut record)?;
-                visit(&record)?;
-            }
-            Ok(())
-        };
-        visit_all().map_err(FileError::new("copy a temporary file in", &self.folder))
+            self.file.read_exact_at(&mut record, at).ok()?;
+            record.starts_with(&wanted).then(|| parse(&record).1)
+        })
     }
 }
 
-fn stamp_bytes(stamp: &Stamp) -> [u8; STAMP_BYTES] {
-    let words = [
-        stamp.device.to_le_bytes(),
-        stamp.inode.to_le_bytes(),
-        stamp.size_bytes.to_le_bytes(),
-        stamp.modified_nanos.to_le_bytes(),
-        stamp.changed_nanos.to_le_bytes(),
-    ];
-    words
-        .as_flattened()
-        .try_into()
-        .expect("five words of eight bytes")
+fn for_each(
+    reader: &mut impl Read,
+    records: u64,
+    mut visit: impl FnMut(&[u8; RECORD_BYTES]),
+) -> io::Result<()> {
+    let mut record = [0; RECORD_BYTES];
+    for _ in 0..records {
+        reader.read_exact(&mut record)?;
+        visit(&record);
+    }
+    Ok(())
 }
 
-fn parse(record: &[u8; RECORD_BYTES]) -> (Stamp, ImageId) {
-    let (words, _) = record.as_chunks::<8>();
-    let stamp = Stamp {
-        device: u64::from_le_bytes(words[0]),
-        inode: u64::from_le_bytes(words[1]),
-        size_bytes: u64::from_le_bytes(words[2]),
-        modified_nanos: i64::from_le_bytes(words[3]),
-        changed_nanos: i64::from_le_bytes(words[4]),
-    };
-    let id = record[STAMP_BYTES..].try_into();
-    (stamp, Digest(id.expect("32 bytes of 72")))
+fn hash(record: &[u8; RECORD_BYTES]) -> u64 {
+    xxh3_64(&record[..STAMP_BYTES])
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::digest::Digest;
     use std::time::Duration;
 
     fn stamp(inode: u64, secs: i64) -> Stamp {

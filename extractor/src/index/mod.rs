@@ -22,6 +22,7 @@
 mod cache;
 mod file;
 mod folder;
+mod notes;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -34,8 +35,9 @@ use crate::digest::{Digest, ImageId};
 use crate::files::FileError;
 use crate::paths::Paths;
 use crate::walk::WalkError;
-pub use cache::{DigestCache, Notes};
+pub use cache::DigestCache;
 pub use folder::Indexed;
+pub use notes::Notes;
 
 /// One image of a data set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

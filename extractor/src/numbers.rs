@@ -1,6 +1,6 @@
-//! Finds numbers by hash in 5 bytes a number: what they stand for stays where it lies.
+//! Finds numbers by hash in 6 bytes a number: what they stand for stays where it lies.
 //!
-//! Numbers are sorted into buckets of four on average by their hashes; whoever looks one up
+//! Numbers are sorted into buckets of two on average by their hashes; whoever looks one up
 //! compares the few numbers of a bucket with what is looked for. Made in two passes, so that
 //! everything has its final size from the start. Must not know what the numbers stand for.
 
@@ -35,7 +35,7 @@ impl Numbers {
     /// Room for about `count` numbers.
     pub fn begin(count: usize) -> Counting {
         Counting {
-            counts: vec![0; count / 4 + 1],
+            counts: vec![0; count / 2 + 1],
             total: 0,
         }
     }

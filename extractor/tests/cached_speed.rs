@@ -45,6 +45,8 @@ fn main() -> ExitCode {
 }
 
 const COUNTS: [usize; 2] = [25_000, 100_000];
+/// An image may not cost more memory than this.
+const BYTES_AN_IMAGE: f64 = 64.0;
 
 /// Small JPEGs, each another one: `Cat/00000.jpg`, `Dog/00001.jpg` and so on.
 fn draw(folder: &Path, count: usize) {
@@ -187,10 +189,9 @@ fn measure() {
     for (i, what) in ["first", "cached"].into_iter().enumerate() {
         let an_image =
             |bytes: fn(&Run) -> u64| (bytes(&all[1][i]) as f64 - bytes(&all[0][i]) as f64) / more;
-        println!(
-            "{what} run: {:.1} bytes an image of heap, {:.0} resident",
-            an_image(|run| run.heap_bytes),
-            an_image(|run| run.resident_bytes)
-        );
+        let heap = an_image(|run| run.heap_bytes);
+        let resident = an_image(|run| run.resident_bytes);
+        println!("{what} run: {heap:.1} bytes an image of heap, {resident:.0} resident");
+        assert!(heap <= BYTES_AN_IMAGE, "more than {BYTES_AN_IMAGE}");
     }
 }

@@ -179,6 +179,55 @@ fn a_copy_without_a_label_contradicts_nothing() {
     assert!(indexed.index.label_conflicts().is_empty());
 }
 
+/// More files than are looked at together, and more rows than a record batch has.
+#[test]
+fn many_files_among_clutter() {
+    let root = tempfile::tempdir().unwrap();
+    for class in ["Cat", "Dog", "Readme"] {
+        std::fs::create_dir(root.path().join(class)).unwrap();
+    }
+    let mut expected = Vec::new();
+    for i in 0..9_000_u32 {
+        let class = ["Cat", "Dog"][(i % 2) as usize];
+        let path = format!("{class}/{i}");
+        let bytes = match i % 7 == 3 {
+            true => b"clutter".to_vec(),
+            false => [PNG, &(i / 3).to_le_bytes()].concat(),
+        };
+        std::fs::write(root.path().join(&path), &bytes).unwrap();
+        if i % 7 != 3 {
+            expected.push((path.into_bytes(), Digest::of(&bytes), Some(i % 2)));
+        }
+    }
+    std::fs::write(root.path().join("Readme/a.txt"), b"clutter").unwrap();
+    expected.sort();
+    let indexed = Index::of_folder(root.path(), &DigestCache::default(), || ()).unwrap();
+    let index = indexed.index;
+    let found = index.iter().map(|e| (e.path.to_vec(), e.id, e.label));
+    assert!(found.eq(expected.iter().cloned()));
+    assert_eq!(indexed.empty_classes, ["Readme"]);
+    assert_eq!(indexed.ignored, 9_000 - expected.len() + 1);
+    let file = root.path().join("index.arrow");
+    index.write(&file, root.path()).unwrap();
+    assert_eq!(Index::read(&file).unwrap(), index);
+
+    // Against the plain way.
+    let mut seen = std::collections::BTreeMap::new();
+    let mut firsts = Vec::new();
+    for (position, (_, id, label)) in (0..).zip(&expected) {
+        let labels: &mut std::collections::BTreeSet<_> = seen.entry(*id).or_insert_with(|| {
+            firsts.push(position);
+            Default::default()
+        });
+        labels.insert(*label);
+    }
+    assert!(index.unique().eq(firsts));
+    let conflicts = index.label_conflicts();
+    let contradicted = seen.iter().filter(|(_, labels)| labels.len() > 1);
+    assert!(conflicts.keys().eq(contradicted.map(|(id, _)| id)));
+    assert!(conflicts.len() > 1000);
+}
+
 /// Whatever is wrong with the file, reading it is an error or gives the same index.
 #[test]
 fn a_damaged_index_never_panics() {

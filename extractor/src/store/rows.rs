@@ -8,7 +8,7 @@ use super::{RowRef, Shard};
 use crate::digest::ImageId;
 use crate::numbers::Numbers;
 
-/// The counting copy of every row. Takes 5 bytes a row.
+/// The counting copy of every row. Takes 6 bytes a row.
 #[derive(Debug, Default)]
 pub(super) struct Rows {
     numbers: Numbers,

@@ -35,7 +35,7 @@ use arrow::ipc::{Block, root_as_footer};
 use half::f16;
 use xxhash_rust::xxh3::Xxh3Default;
 
-use super::{FORMAT_VERSION, IDENTITY, StoreError, StoreKey, map};
+use super::{FORMAT_VERSION, IDENTITY, Provenance, StoreError, StoreKey, map};
 use crate::backbone::MapShape;
 use crate::digest::{Digest, ImageId};
 use crate::files::FileError;
@@ -45,39 +45,6 @@ pub(super) const PREFIX: &str = "shard-";
 pub(super) const SUFFIX: &str = ".arrow";
 const MAGIC: &[u8; 6] = b"ARROW1";
 const TRAILER_BYTES: usize = 10; // footer length and magic
-
-/// How the rows of a shard were computed: recorded, never a reason to refuse.
-#[derive(
-    Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
-)]
-pub struct Provenance {
-    /// Engine and version, such as `onnxruntime 1.32.0`.
-    pub engine: String,
-    /// Execution provider that really ran.
-    pub provider: String,
-    /// Processor.
-    pub processor: String,
-    /// Version of this program.
-    pub headstart: String,
-    /// Images a run of the backbone.
-    pub batch_size: usize,
-}
-
-impl std::fmt::Display for Provenance {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Provenance {
-            engine,
-            provider,
-            processor,
-            headstart,
-            batch_size,
-        } = self;
-        write!(
-            f,
-            "{engine}, {provider}, {processor}, batch {batch_size}, headstart {headstart}"
-        )
-    }
-}
 
 /// A feature map in the store's element type, [h * w * c], channels last.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -1,6 +1,6 @@
 //! `extractor store inspect`.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde_json::json;
@@ -211,7 +211,6 @@ fn store_json(store: &Store, inspection: &Inspection) -> serde_json::Value {
 
 /// Counts by class, in the index's order; unlabelled images last.
 fn class_counts(index: &Index, plan: &Plan) -> Vec<ClassCounts> {
-    let mut labels = HashMap::new();
     let mut counts: Vec<ClassCounts> = index
         .classes
         .iter()
@@ -222,23 +221,24 @@ fn class_counts(index: &Index, plan: &Plan) -> Vec<ClassCounts> {
         .chain([ClassCounts::default()])
         .collect();
     let unlabelled = index.classes.len();
-    for i in index.unique() {
-        let entry = index.entry(i as usize);
-        let label = entry.label.map_or(unlabelled, |l| l as usize);
-        labels.insert(entry.id, label);
-        counts[label].images += 1;
-        counts[label].done += 1;
+    // An image's first entry says its class, here as in the plan.
+    let class = |position: u32| {
+        let label = index.entry(position as usize).label;
+        label.map_or(unlabelled, |label| label as usize)
+    };
+    for position in index.unique() {
+        counts[class(position)].images += 1;
+        counts[class(position)].done += 1;
     }
-    let id = |position: &u32| index.entry(*position as usize).id;
     for (position, _) in plan.missing.iter() {
-        let class = &mut counts[labels[&id(&position)]];
-        class.missing += 1;
-        class.done -= 1;
+        let counts = &mut counts[class(position)];
+        counts.missing += 1;
+        counts.done -= 1;
     }
     for (position, _) in &plan.rejected {
-        let class = &mut counts[labels[&id(position)]];
-        class.rejected += 1;
-        class.done -= 1;
+        let counts = &mut counts[class(*position)];
+        counts.rejected += 1;
+        counts.done -= 1;
     }
     counts.retain(|c| c.class.is_some() || c.images > 0);
     counts

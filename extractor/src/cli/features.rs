@@ -19,7 +19,7 @@ use crate::index::Indexed;
 use crate::preprocess::Preset;
 use crate::progress::Progress;
 use crate::runtime::{self, Flavour};
-use crate::store::{Dtype, Store, StoreError, StoreJson, StoreKey, key, writer};
+use crate::store::{self, Dtype, Store, StoreError, StoreJson, StoreKey, key, writer};
 use crate::view::{View, Views};
 
 /// Flags of `extractor features`, as typed.
@@ -108,8 +108,19 @@ impl Args {
         let key = StoreKey::new(&model.spec, self.exif, self.dtype);
         let name = model.spec.name.clone();
         let folder = key.folder(&root);
+        let json = StoreJson {
+            key: key.clone(),
+            backbone_name: name.clone(),
+            backbone_trained: model.spec.trained,
+        };
         let store = match Store::open(&folder) {
             Ok(store) => Some(store),
+            // Shards without a `store.json`, which was damaged and set aside: they say themselves
+            // what they are.
+            Err(StoreError::None(_)) if folder.is_dir() && store::has_rows(&folder)? => {
+                key::create(&root, &json)?;
+                Some(Store::open(&folder)?)
+            }
             Err(StoreError::None(_)) => None,
             Err(other) => return Err(other.into()),
         };
@@ -134,11 +145,6 @@ impl Args {
         };
         let mut extraction = None;
         if !plan.missing.is_empty() {
-            let json = StoreJson {
-                key: key.clone(),
-                backbone_name: name.clone(),
-                backbone_trained: model.spec.trained,
-            };
             // No store is made before there is something to put into it.
             let mut backbone = self.open(model, threads, output)?;
             key::create(&root, &json)?;

@@ -96,12 +96,23 @@ pub enum StoreError {
         source: ArrowError,
     },
     /// The folder is no store of this format.
-    #[error("{} is no feature store of format {FORMAT_VERSION}: {reason}", path.display())]
+    #[error("{} is no feature store of format {FORMAT_VERSION}: {reason} (hint: if its store.json is \
+             damaged, extractor store verify --quarantine sets it aside; the next make features \
+             writes it anew)", path.display())]
     NotAStore {
         /// The folder.
         path: PathBuf,
         /// What is wrong.
         reason: String,
+    },
+    /// The store is of another format: not damaged, but not for this program.
+    #[error("feature store {} has format {found}, expected {FORMAT_VERSION} (hint: use the program \
+             that wrote it, or another folder)", path.display())]
+    Version {
+        /// The folder.
+        path: PathBuf,
+        /// Its format.
+        found: u64,
     },
     /// There is no store where one was expected.
     #[error("no feature store in {} (hint: run make features)", .0.display())]

@@ -49,8 +49,8 @@ impl Index {
                 let look = match cache.get(&file.stamp) {
                     Some(id) => Look::Image(id),
                     None => look(
-                        &root.join(std::ffi::OsStr::from_bytes(&file.path)),
-                        &file.path,
+                        File::open(root.join(std::ffi::OsStr::from_bytes(&file.path))),
+                        decode::has_image_extension(&file.path),
                     ),
                 };
                 on_file();
@@ -113,18 +113,17 @@ impl Index {
     }
 }
 
-enum Look {
+pub(super) enum Look {
     Image(ImageId),
     Clutter,
     Broken(String),
 }
 
-/// Recognises a file by content and digests it. What neither is an image nor has an image's
-/// extension is clutter.
-fn look(path: &Path, relative: &[u8]) -> Look {
-    let claims = decode::has_image_extension(relative);
+/// Recognises a file by content and digests it. What neither is an image nor `claims` to be one,
+/// by its name or by being listed as one, is clutter.
+pub(super) fn look(file: std::io::Result<impl Read>, claims: bool) -> Look {
     let mut head = Vec::with_capacity(64);
-    let read = File::open(path).and_then(|mut file| {
+    let read = file.and_then(|mut file| {
         (&mut file).take(64).read_to_end(&mut head)?;
         match decode::recognise(&head) {
             Kind::Supported(_) => Digest::of_reader((&head[..]).chain(file)).map(Some),

@@ -176,7 +176,7 @@ mod tests {
             (b"HERE/in/1.jpg\n", &["in/1.jpg -"]),
             (
                 b"path,label\n,cat\n\xff.jpg,cat\n",
-                &["\\xff.jpg cat", "line 2"],
+                &["\\xFF.jpg cat", "line 2"],
             ),
         ];
         for (text, expected) in cases {

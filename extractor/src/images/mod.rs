@@ -101,3 +101,6 @@ impl Images for DataSet {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -99,6 +99,14 @@ type Listed = (Shard, Chosen, Vec<Row>);
 
 fn list(at: &At, columns: &Columns) -> Result<Listed, Trouble> {
     let metadata = rows::metadata(at)?;
+    let count = metadata.metadata().file_metadata().num_rows();
+    // Before anything is read: a row takes a byte at least, whatever the footer says.
+    let count = usize::try_from(count).ok().filter(|&n| n as u64 <= at.len);
+    let count = count.ok_or_else(|| io::Error::other("it claims more rows than it has bytes"))?;
+    let shard_rows = metadata.metadata().row_groups().iter();
+    if shard_rows.fold(0_i64, |sum, g| sum.saturating_add(g.num_rows())) != count as i64 {
+        return Err(io::Error::other("its row groups have not as many rows as it says").into());
+    }
     let chosen = schema::choose(&metadata, columns).map_err(Trouble::Refused)?;
     let names = match chosen.name {
         Some(leaf) => labels::texts(at, &metadata, leaf)?,
@@ -108,16 +116,11 @@ fn list(at: &At, columns: &Columns) -> Result<Listed, Trouble> {
         Some(leaf) => labels::labels(at, &metadata, leaf)?,
         None => Vec::new(),
     };
-    let count = metadata.metadata().file_metadata().num_rows();
-    let count = usize::try_from(count).map_err(|_| io::Error::other("negative number of rows"))?;
     let short = |rows: usize, chosen: bool| chosen && rows != count;
     if short(names.len(), chosen.name.is_some()) || short(labels.len(), chosen.label.is_some()) {
         return Err(io::Error::other("a column has not as many values as there are rows").into());
     }
     let shard = Shard::new(at.clone(), metadata, chosen.bytes)?;
-    if shard.rows() != count {
-        return Err(io::Error::other("its row groups have not as many rows as it says").into());
-    }
     let (mut names, mut labels) = (names.into_iter(), labels.into_iter());
     let row = |_| Row {
         name: names.next().flatten(),

@@ -77,7 +77,8 @@ fn parquet_of(rows: &[(Option<&str>, Option<Vec<u8>>, i64)]) -> Vec<u8> {
     ];
     let info =
         r#"{"info": {"features": {"labels": {"names": ["Cat", "Dog"], "_type": "ClassLabel"}}}}"#;
-    let metadata = [("huggingface".to_owned(), info.to_owned())].into();
+    let metadata: std::collections::HashMap<_, _> =
+        [("huggingface".to_owned(), info.to_owned())].into();
     let schema = Arc::new(Schema::new_with_metadata(fields, metadata));
     let columns = vec![Arc::new(image) as ArrayRef, Arc::new(labels) as ArrayRef];
     let batch = RecordBatch::try_new(schema.clone(), columns).unwrap();

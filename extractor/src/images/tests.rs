@@ -349,7 +349,7 @@ fn a_manifest_may_list_anything() {
         "1.png a",
         "1.png b",
         "gone.png: listed, and there is no such file",
-        "line 8: its path is empty",
+        "line 9: its path is empty",
         "list.csv: not an image, whatever its name says",
     ];
     assert_eq!(found, expected);

@@ -9,8 +9,8 @@ use std::io::{self, Read};
 use std::panic::AssertUnwindSafe;
 use std::path::Path;
 
-use ::zip::ZipArchive;
 use ::zip::result::ZipError;
+use ::zip::{CompressionMethod, ZipArchive};
 
 use super::archive::{At, Container, combined};
 use super::names::Names;
@@ -25,21 +25,22 @@ impl Container for Zip {
         use_it: &mut dyn FnMut(&mut dyn Read) -> io::Result<()>,
     ) -> io::Result<()> {
         let mut archive = self.0.clone(); // shares the file and the directory
-        let member = archive.by_index(at as usize);
-        use_it(&mut member.map_err(|e| io::Error::other(reason(e)))?)
-    }
-}
-
-/// Why a member cannot be read.
-fn reason(error: ZipError) -> String {
-    match error {
-        ZipError::UnsupportedArchive(ZipError::PASSWORD_REQUIRED) => {
-            "encrypted (hint: unpack the archive with its password and name the folder)".to_owned()
+        let entry = archive.by_index_data(at as usize)?;
+        let unread = |why: String| {
+            let hint = "hint: unpack the archive and name the folder";
+            Err(io::Error::other(format!("{why} ({hint})")))
+        };
+        if entry.encrypted() {
+            return unread("encrypted".to_owned());
         }
-        ZipError::CompressionMethodNotSupported(_) | ZipError::UnsupportedArchive(_) => {
-            format!("{error} (hint: unpack the archive and name the folder)")
+        let method = entry.compression();
+        if !matches!(
+            method,
+            CompressionMethod::Stored | CompressionMethod::Deflated
+        ) {
+            return unread(format!("packed by a method that is not read, {method}"));
         }
-        other => other.to_string(),
+        use_it(&mut archive.by_index(at as usize)?)
     }
 }
 

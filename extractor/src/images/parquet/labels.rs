@@ -50,14 +50,11 @@ pub(super) fn labels(
     Ok(all)
 }
 
-/// `info.features.COLUMN.names` of the schema's `huggingface` metadata.
+/// `info.features.COLUMN.names` of the file's or the schema's `huggingface` metadata.
 fn class_names(metadata: &ArrowReaderMetadata, column: &str) -> Option<Vec<String>> {
-    let entries = metadata.metadata().file_metadata().key_value_metadata()?;
-    let text = entries
-        .iter()
-        .find(|e| e.key == "huggingface")?
-        .value
-        .as_ref()?;
+    let own = metadata.metadata().file_metadata().key_value_metadata();
+    let own = own.and_then(|all| all.iter().find(|e| e.key == "huggingface")?.value.as_ref());
+    let text = own.or_else(|| metadata.schema().metadata().get("huggingface"))?;
     let value: serde_json::Value = serde_json::from_str(text).ok()?;
     let names = value
         .get("info")?

@@ -116,6 +116,7 @@ test-all: test ## all tests: adds the slow ones and the Python peers
 	$(CARGO) test --release --locked -p head-trainer --test accuracy -- --ignored
 	$(PYTHON) scripts/test_export_resnet50.py
 	$(PYTHON) scripts/test_read_store.py
+	$(PYTHON) scripts/test_inputs.py
 
 .PHONY: bench
 bench: ## benchmarks: WHAT=head times the solvers on 18,610 x 2,048 features

@@ -119,9 +119,15 @@ test-all: test ## all tests: adds the slow ones and the Python peers
 	$(PYTHON) scripts/test_inputs.py
 
 .PHONY: bench
-bench: ## benchmarks: WHAT=head times the solvers on 18,610 x 2,048 features
-	@[ "$(WHAT)" = head ] || { echo "error: make bench WHAT=head is the only one so far" >&2; exit 2; }
+bench: ## benchmarks: WHAT=head times the solvers, WHAT=store writing, pooling and cached runs
+ifeq ($(WHAT),head)
 	$(CARGO) test --release --locked -p head-trainer --test speed -- --ignored --nocapture --test-threads 1
+else ifeq ($(WHAT),store)
+	$(CARGO) test --release --locked -p head-trainer --test store_speed -- --ignored --nocapture
+	$(CARGO) test --release --locked -p extractor --test cached_speed -- --ignored --nocapture
+else
+	@echo "error: make bench needs WHAT=head or WHAT=store" >&2; exit 2
+endif
 
 .PHONY: lint
 lint: ## formatting, clippy and documentation, warnings denied

@@ -1,34 +1,34 @@
-//! Stage one's runner: which images of an index lack a row, decode and preprocess them in worker
-//! threads, run the backbone, write the rows.
+//! Stage one's runner: decode and preprocess images in worker threads, run the backbone, write the
+//! rows.
 //!
-//! Reads as reader -> mapper -> writer: [`plan`] lists the work, a decoding thread fills input
+//! Reads as reader -> mapper -> writer: [`plan()`] lists the work, a loading thread fills input
 //! batches, the calling thread runs the backbone and writes shards. Must not know where the index
 //! came from or what the features are for.
+
+mod input;
+mod plan;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 
-use rayon::prelude::*;
-
 use crate::backbone::{Backbone, BackboneError, MapShape};
-use crate::decode::{self, Exif, RgbImage};
-use crate::digest::{Digest, ImageId};
-use crate::images::{ImageBytes, Images};
+use crate::digest::ImageId;
+use crate::images::Images;
 use crate::index::{Entry, Index};
-use crate::preprocess::Preprocessor;
-use crate::store::{
-    Dtype, IDENTITY, Provenance, Rejected, ShardWriter, Store, StoreError, StoreKey, rejected,
-};
+use crate::store::{Dtype, Provenance, Rejected, ShardWriter, StoreError, StoreKey, rejected};
+use crate::view::View;
+use input::{InputBatch, Loader, Part, Trouble};
+pub use plan::{Plan, Work, plan};
 
 /// Counts of one run, in images (ids, not files).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Counts {
-    /// Had a row already.
+    /// Had a row of every wanted view already.
     pub cached: usize,
-    /// Got a row now.
+    /// Got the last of them now.
     pub new: usize,
-    /// Have no row: broken, or rejected in an earlier run.
+    /// Lack a row: broken, or rejected in an earlier run.
     pub rejected: usize,
 }
 
@@ -51,37 +51,6 @@ pub enum FeaturesError {
     },
 }
 
-/// The images of an index, sorted by what the store knows of them.
-#[derive(Debug, Default)]
-pub struct Plan {
-    /// Positions in the index of what is to be computed, ascending, one an id.
-    pub missing: Vec<u32>,
-    /// Images with a row.
-    pub cached: usize,
-    /// Positions of images known to have none, with the reason.
-    pub rejected: Vec<(u32, String)>,
-}
-
-/// What of `index` is not in `store` yet; all of it, if there is no store yet.
-pub fn plan(index: &Index, store: Option<&Store>) -> Plan {
-    let mut plan = Plan::default();
-    for position in index.unique() {
-        let id = index.entry(position as usize).id;
-        let Some(store) = store else {
-            plan.missing.push(position);
-            continue;
-        };
-        if store.locate(&id, IDENTITY).is_some() {
-            plan.cached += 1;
-        } else if let Some(reason) = store.rejected(&id) {
-            plan.rejected.push((position, reason.to_owned()));
-        } else {
-            plan.missing.push(position);
-        }
-    }
-    plan
-}
-
 /// What an extraction works with.
 pub struct Job<'a> {
     /// Where the images' bytes are.
@@ -99,27 +68,12 @@ pub struct Job<'a> {
     pub stop: &'a AtomicBool,
 }
 
-/// Called as work is done: rows written, or an image rejected.
+/// Called as work is done.
 pub trait Report {
-    /// `n` images were dealt with.
+    /// `n` rows were dealt with: written or not.
     fn done(&self, n: usize);
     /// An image was rejected.
     fn rejected(&self, path: &[u8], reason: &str);
-}
-
-/// Why an image has no input.
-enum Trouble {
-    /// It cannot be decoded: that follows from its bytes.
-    Broken(String),
-    /// Its bytes could not be had; nothing is known about the id.
-    Absent(String),
-}
-
-/// A full input batch on its way to the backbone.
-struct InputBatch<'a> {
-    /// Entries in order; those without trouble have input.
-    entries: Vec<(Entry<'a>, Result<(), Trouble>)>,
-    input: Vec<f32>, // [batch_size, H, W, 3] or [batch_size, 3, H, W]
 }
 
 /// What an extraction did.
@@ -127,6 +81,8 @@ struct InputBatch<'a> {
 pub struct Extracted {
     /// Rows written.
     pub rows: usize,
+    /// Images that have all wanted rows now.
+    pub images: usize,
     /// Images rejected, with paths.
     pub rejected: Vec<(Vec<u8>, String)>,
     /// Shape of the maps, if any was computed.
@@ -135,8 +91,9 @@ pub struct Extracted {
     pub shards: Vec<PathBuf>,
 }
 
-/// Computes the rows of `missing`, positions in `index`, and adds them to the store. The rows do not depend on the number
-/// of threads, on their neighbours in a batch or on earlier interruptions.
+/// Computes the rows of `missing`, a plan's work for `index`, and adds them to the store. The rows
+/// do not depend on the number of threads, on their neighbours in a batch or on earlier
+/// interruptions.
 ///
 /// # Errors
 /// [`FeaturesError`]; shards published before it are kept, and the next run goes on from there.
@@ -144,33 +101,20 @@ pub fn extract(
     job: &Job,
     backbone: &mut Backbone,
     index: &Index,
-    missing: &[u32],
+    missing: &Work,
     report: &dyn Report,
 ) -> Result<Extracted, FeaturesError> {
-    let preprocessor = backbone.preprocessor();
-    let batch_size = backbone.batch_size;
+    let loader = Loader {
+        images: job.images,
+        index,
+        exif: job.key.exif,
+        preprocessor: backbone.preprocessor(),
+        batch_size: backbone.batch_size,
+    };
     let (sender, receiver) = mpsc::sync_channel::<InputBatch>(2);
     std::thread::scope(|scope| {
-        let (images, exif) = (job.images, job.key.exif);
-        scope.spawn(move || {
-            for positions in missing.chunks(batch_size) {
-                let entries: Vec<Entry> =
-                    positions.iter().map(|p| index.entry(*p as usize)).collect();
-                // A failed send means that the other side stopped with an error.
-                if sender
-                    .send(load_batch(
-                        images,
-                        &entries,
-                        batch_size,
-                        exif,
-                        &preprocessor,
-                    ))
-                    .is_err()
-                {
-                    break;
-                }
-            }
-        });
+        // A failed send means that the other side stopped.
+        scope.spawn(move || loader.load(missing, |batch| sender.send(batch).is_ok()));
         let extracted = write_rows(job, backbone, &receiver, report);
         drop(receiver);
         extracted
@@ -196,13 +140,14 @@ fn write_rows(
         },
         shards: None,
         records: Vec::new(),
+        failed: None,
         extracted: Extracted::default(),
     };
     let mut next = || match job.stop.load(Ordering::Relaxed) {
         true => None,
         false => batches.recv().ok(),
     };
-    let written = std::iter::from_fn(&mut next).try_for_each(|batch| rows.write(backbone, batch));
+    let written = std::iter::from_fn(&mut next).try_for_each(|batch| rows.write(backbone, &batch));
     // What is complete is published even if a later batch failed.
     let published = rows.publish();
     written.and(published).map(|()| rows.extracted)
@@ -215,35 +160,47 @@ struct RowWriter<'a> {
     provenance: Provenance,
     shards: Option<ShardWriter>,
     records: Vec<Rejected>,
+    failed: Option<Failed>,
     extracted: Extracted,
 }
 
+/// The image rejected last, whose other views may be yet to come.
+struct Failed {
+    id: ImageId,
+    /// It has no row at all.
+    whole: bool,
+}
+
 impl RowWriter<'_> {
-    fn write(&mut self, backbone: &mut Backbone, batch: InputBatch) -> Result<(), FeaturesError> {
+    fn write(&mut self, backbone: &mut Backbone, batch: &InputBatch) -> Result<(), FeaturesError> {
         let mut features = Vec::new(); // [batch_size, h, w, c]
-        let any = batch.entries.iter().any(|(_, loaded)| loaded.is_ok());
-        let shape = if any {
-            Some(backbone.run(&batch.input, &mut features)?)
-        } else {
-            None
+        let any = batch.parts.iter().any(|part| part.loaded.is_ok());
+        let shape = match any {
+            true => Some(backbone.run(&batch.input, &mut features)?),
+            false => None,
         };
-        let mut ids: Vec<ImageId> = Vec::new();
-        let mut rows = Vec::with_capacity(features.len()); // [ids, h, w, c]
-        for (i, (entry, loaded)) in batch.entries.iter().enumerate() {
-            match (loaded, shape) {
+        let mut rows: Vec<(ImageId, String)> = Vec::new();
+        let mut maps = Vec::with_capacity(features.len()); // [rows, h, w, c]
+        let mut slot = 0;
+        for part in &batch.parts {
+            match (&part.loaded, shape) {
                 (Ok(()), Some(shape)) => {
-                    let map = &features[i * shape.len()..][..shape.len()];
-                    match representable(map, self.job.key.dtype) {
-                        Ok(()) => {
-                            ids.push(entry.id);
-                            rows.extend_from_slice(map);
+                    let of_part = &features[slot * shape.len()..];
+                    for (view, map) in part.views.iter().zip(of_part.chunks_exact(shape.len())) {
+                        if self.accepts(&part.entry, *view, map)? {
+                            rows.push((part.entry.id, view.to_string()));
+                            maps.extend_from_slice(map);
                         }
-                        Err(reason) => self.reject(entry, reason, true)?,
                     }
                 }
-                (Err(Trouble::Broken(reason)), _) => self.reject(entry, reason.clone(), true)?,
-                (Err(Trouble::Absent(reason)), _) => self.reject(entry, reason.clone(), false)?,
+                (Err(Trouble::Broken(reason)), _) => self.broken(part, reason, true)?,
+                (Err(Trouble::Absent(reason)), _) => self.broken(part, reason, false)?,
                 (Ok(()), None) => unreachable!("a batch with an image was run"),
+            }
+            slot += part.views.len();
+            let failed = self.failed.as_ref();
+            if part.ends && failed.is_none_or(|failed| failed.id != part.entry.id) {
+                self.extracted.images += 1;
             }
         }
         if let Some(shape) = shape {
@@ -251,25 +208,54 @@ impl RowWriter<'_> {
             let shards = self.shards.get_or_insert_with(|| {
                 ShardWriter::new(job.folder, job.key, provenance, shape, job.shard_bytes)
             });
-            shards.write(&ids, IDENTITY, rows)?;
+            let rows: Vec<(ImageId, &str)> = rows.iter().map(|(id, v)| (*id, &v[..])).collect();
+            shards.write(&rows, maps)?;
             self.extracted.shape = Some(shape);
-            self.extracted.rows += ids.len();
+            self.extracted.rows += rows.len();
         }
-        self.report.done(batch.entries.len());
+        self.report.done(slot);
         Ok(())
+    }
+
+    /// Whether a view's features become a row. An image whose identity cannot be stored gets no
+    /// row at all, so that what is stored does not depend on where a run was interrupted.
+    fn accepts(&mut self, entry: &Entry, view: View, map: &[f32]) -> Result<bool, FeaturesError> {
+        let failed = self.failed.as_ref();
+        if failed.is_some_and(|failed| failed.id == entry.id && failed.whole) {
+            return Ok(false);
+        }
+        match (representable(map, self.job.key.dtype), view) {
+            (Ok(()), _) => return Ok(true),
+            (Err(reason), View::Identity) => self.reject(entry, None, reason, true)?,
+            (Err(reason), view) => {
+                let reason = format!("{reason} in the view {view}");
+                self.reject(entry, Some(view.to_string()), reason, true)?;
+            }
+        }
+        Ok(false)
+    }
+
+    fn broken(&mut self, part: &Part, reason: &str, remember: bool) -> Result<(), FeaturesError> {
+        match part.continues {
+            true => Ok(()), // said already
+            false => self.reject(&part.entry, None, reason.to_owned(), remember),
+        }
     }
 
     /// `remember`: the reason follows from the image's bytes, so the next run need not try again.
     fn reject(
         &mut self,
         entry: &Entry,
+        view: Option<String>,
         reason: String,
         remember: bool,
     ) -> Result<(), FeaturesError> {
         self.report.rejected(entry.path, &reason);
+        let whole = view.is_none();
         if remember {
             self.records.push(Rejected {
                 id: entry.id,
+                view,
                 reason: reason.clone(),
             });
         }
@@ -279,7 +265,14 @@ impl RowWriter<'_> {
                 reason,
             });
         }
-        self.extracted.rejected.push((entry.path.to_vec(), reason));
+        // An image counts once, however many of its views fail.
+        let failed = self.failed.replace(Failed {
+            id: entry.id,
+            whole,
+        });
+        if failed.is_none_or(|failed| failed.id != entry.id) {
+            self.extracted.rejected.push((entry.path.to_vec(), reason));
+        }
         Ok(())
     }
 
@@ -305,38 +298,6 @@ fn representable(map: &[f32], dtype: Dtype) -> Result<(), String> {
             "the backbone gives the feature {v}, too large for {dtype}"
         )),
     }
-}
-
-/// Reads, decodes and preprocesses up to `batch_size` images in parallel; slots without an image
-/// stay zero.
-fn load_batch<'a>(
-    images: &dyn Images,
-    entries: &[Entry<'a>],
-    batch_size: usize,
-    exif: Exif,
-    preprocessor: &Preprocessor,
-) -> InputBatch<'a> {
-    let mut input = vec![0.0; batch_size * preprocessor.len()];
-    let loaded = entries
-        .par_iter()
-        .zip(input.par_chunks_exact_mut(preprocessor.len()))
-        .map(|(entry, slot)| {
-            let loaded = load(images, entry, exif);
-            (*entry, loaded.map(|image| preprocessor.apply(&image, slot)))
-        })
-        .collect();
-    InputBatch {
-        entries: loaded,
-        input,
-    }
-}
-
-fn load(images: &dyn Images, entry: &Entry, exif: Exif) -> Result<RgbImage, Trouble> {
-    let bytes: ImageBytes = images.read(entry.path).map_err(Trouble::Absent)?;
-    if Digest::of(&bytes) != entry.id {
-        return Err(Trouble::Absent("changed since it was indexed".to_owned()));
-    }
-    decode::decode_oriented(&bytes, exif).map_err(|e| Trouble::Broken(e.to_string()))
 }
 
 /// Architecture and model of the processor, for provenance.

@@ -1,7 +1,7 @@
 //! Stage one of Headstart: a folder of images goes through a frozen backbone once, and its
 //! feature maps land in a memory-mapped Arrow feature store.
 //!
-//! Data flows one way: [`walk`] -> [`index`] -> [`decode`] -> [`preprocess`] -> [`engine`] ->
+//! Data flows one way: [`walk`] -> [`index`] -> [`decode`] -> [`view`] -> [`preprocess`] -> [`engine`] ->
 //! [`store`]. Nothing in this crate knows of heads, splits or metrics.
 
 pub mod backbone;
@@ -20,4 +20,5 @@ pub mod resize;
 pub mod runtime;
 pub mod sample;
 pub mod store;
+pub mod view;
 pub mod walk;

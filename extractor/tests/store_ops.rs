@@ -171,6 +171,56 @@ fn damage_is_named_set_aside_and_computed_anew() {
 }
 
 #[test]
+fn a_damaged_store_json_costs_no_row() {
+    let folder = tempfile::tempdir().unwrap();
+    let (data, images) = (folder.path().join("data"), folder.path().join("images"));
+    common::sample(&images, 6);
+    run(&data, &images, 4);
+    let folder = only_store(&data).unwrap();
+    let undisturbed = rows(&folder);
+    let path = folder.join("store.json");
+    let whole = fs::read_to_string(&path).unwrap();
+    let value: Value = serde_json::from_str(&whole).unwrap();
+    let digest = value["key"]["backbone"].as_str().unwrap();
+    let (first, rest) = digest.split_at(1);
+    let other = if first == "0" { "1" } else { "0" };
+    let mut broken = whole.clone().into_bytes();
+    broken[20] ^= 0x80;
+    for damaged in [
+        b"{".to_vec(),
+        broken,
+        whole
+            .replace(digest, &format!("{other}{rest}"))
+            .into_bytes(),
+    ] {
+        fs::write(&path, damaged).unwrap();
+        let verified = store(&data, 5, "verify", &[&folder], &["--quarantine"]);
+        assert_eq!(verified["rows"], 12, "{verified}");
+        assert_eq!(verified["damaged"].as_array().unwrap().len(), 1);
+        let result = run(&data, &images, 3);
+        assert_eq!(
+            result["counts"],
+            json!({"cached": 12, "new": 0, "rejected": 0})
+        );
+        assert!(rows(&folder) == undisturbed);
+        store(&data, 0, "verify", &[&folder], &[]);
+    }
+    // Another format is no damage.
+    let newer = whole.replace("\"format\": 1", "\"format\": 2");
+    assert_ne!(newer, whole);
+    fs::write(&path, newer).unwrap();
+    let mut command = common::extractor(&data);
+    command
+        .args(["store", "verify", "--quarantine"])
+        .arg(&folder);
+    command
+        .assert()
+        .code(1)
+        .stderr(contains("has format 2, expected 1"));
+    assert!(path.is_file());
+}
+
+#[test]
 fn inspect_says_what_is_there_and_what_is_missing() {
     let folder = tempfile::tempdir().unwrap();
     let (data, images) = (folder.path().join("data"), folder.path().join("images"));

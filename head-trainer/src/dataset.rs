@@ -3,7 +3,11 @@
 //!
 //! Images are in ascending order of their ids, so that a batch depends neither on names nor on
 //! places. Left out, and counted: images without a label, images with two labels, images that gave
-//! no features. Must not know about solvers.
+//! no features. A side is an image's, so that all its views are on it; validation and test are of
+//! `identity` alone. Must not know about solvers.
+
+mod stores;
+mod views;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -11,10 +15,13 @@ use std::path::{Path, PathBuf};
 use extractor::digest::{Digest, ImageId};
 use extractor::files::counted_as;
 use extractor::index::{Entry, Index, IndexError};
-use extractor::preprocess::Preset;
-use extractor::store::{self, Dtype, IDENTITY, RowRef, Store, StoreError, StoreKey};
+use extractor::store::{IDENTITY, RowRef, Store, StoreError};
+use extractor::view::{View, Views};
 use rayon::prelude::*;
 
+pub use self::stores::{StoreFilter, find_store};
+use self::views::TrainRows;
+pub use self::views::WantedViews;
 use crate::pool;
 use crate::split::file::{SplitFile, SplitFileError, SplitHeader};
 use crate::split::{self, DuplicateImage, Fractions, Side, SplitMode, SplitPlan};
@@ -51,6 +58,22 @@ pub enum DatasetError {
     /// Several stores fit.
     #[error("several feature stores fit: {} (hint: choose with --backbone, --preset, --dtype or --store; with make: BACKBONE=FILE, HEAD_ARGS=\"--preset NAME\")", .0.join(", "))]
     SeveralStores(Vec<String>),
+    /// A view was asked for that training images lack.
+    #[error(
+        "{missing} of {total} training images have no row of the view {view} in {} (hint: run make \
+         features FEATURES_ARGS=\"--views ...\" first; --views all takes what is there)",
+        store.display()
+    )]
+    MissingView {
+        /// The view.
+        view: View,
+        /// Training images without it.
+        missing: usize,
+        /// Training images.
+        total: usize,
+        /// The store.
+        store: PathBuf,
+    },
     /// Images of the index were never extracted.
     #[error(
         "{missing} of {total} images have no features in {} (hint: run make features with this data \
@@ -71,83 +94,6 @@ fn few(classes: &[String]) -> &'static str {
     match classes.len() {
         0 | 1 => " (hint: put the images of each class into a folder of its own)",
         _ => "",
-    }
-}
-
-/// Which store is meant, when several lie in one folder.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct StoreFilter {
-    /// Digest of the backbone's file.
-    pub backbone: Option<Digest>,
-    /// Preprocessing.
-    pub preset: Option<Preset>,
-    /// Element type.
-    pub dtype: Option<Dtype>,
-    /// If several stores fit still: the preprocessing that the backbone was trained with.
-    pub usual_preset: Option<Preset>,
-}
-
-impl std::fmt::Display for StoreFilter {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let parts = [
-            self.backbone
-                .map(|d| format!("of the backbone {}", d.short())),
-            self.preset.map(|p| format!("with preset {p}")),
-            self.dtype.map(|d| format!("of {d}")),
-        ];
-        let parts: Vec<String> = parts.into_iter().flatten().collect();
-        f.write_str(if parts.is_empty() { "usable" } else { "" })?;
-        f.write_str(&parts.join(" "))
-    }
-}
-
-/// Finds the one store below `root` (or `root` itself) that `filter` fits. Stores without a row do
-/// not count. Where several fit, the backbone's usual preset wins, then f32, as these are what
-/// `extractor features` takes when nothing else is said.
-///
-/// # Errors
-/// When none or several fit.
-pub fn find_store(root: &Path, filter: &StoreFilter) -> Result<PathBuf, DatasetError> {
-    let (mut fitting, mut there) = (Vec::new(), Vec::new());
-    for folder in store::find(root)? {
-        let json = match store::key::read(&folder) {
-            Ok(json) => json,
-            // One bad store must not keep the others from being used.
-            Err(e) if folder != root => {
-                tracing::warn!("passed over: {e}");
-                continue;
-            }
-            Err(e) => return Err(e.into()),
-        };
-        let key = &json.key;
-        let fits = filter.backbone.is_none_or(|d| d == key.backbone)
-            && filter.preset.is_none_or(|p| p == key.preset)
-            && filter.dtype.is_none_or(|d| d == key.dtype);
-        let name = format!("{} ({})", folder.display(), json.backbone_name);
-        if fits && store::has_rows(&folder)? {
-            fitting.push((folder, key.clone(), name.clone()));
-        }
-        there.push(name);
-    }
-    let usual: [&dyn Fn(&StoreKey) -> bool; 2] =
-        [&|key| filter.usual_preset == Some(key.preset), &|key| {
-            key.dtype == Dtype::F32
-        }];
-    for is_usual in usual {
-        if fitting.iter().any(|(_, key, _)| is_usual(key)) {
-            fitting.retain(|(_, key, _)| is_usual(key));
-        }
-    }
-    match fitting.len() {
-        0 => Err(DatasetError::NoStore {
-            root: root.to_owned(),
-            wanted: filter.to_string(),
-            there,
-        }),
-        1 => Ok(fitting.remove(0).0),
-        _ => Err(DatasetError::SeveralStores(
-            fitting.into_iter().map(|(.., name)| name).collect(),
-        )),
     }
 }
 
@@ -182,7 +128,8 @@ pub struct LeftOut {
     pub rejected: usize,
 }
 
-/// Pooled features, labels and sides, image by image.
+/// Pooled features, labels and sides. The first rows are the images' own (`identity`), image by
+/// image; those of the training images' other views follow.
 #[derive(Debug)]
 pub struct Dataset {
     /// The store they come from.
@@ -195,16 +142,19 @@ pub struct Dataset {
     pub classes: [String; 2],
     /// Ids, ascending.
     pub ids: Vec<ImageId>,
-    /// Labels, 0 or 1.
+    /// Labels of all rows, 0 or 1; the first [`Dataset::ids`] ones are the images'.
     pub labels_n: Vec<u32>,
     /// Sides.
     pub sides_n: Vec<Side>,
-    /// Pooled features [N, C], flat.
+    /// Views that training images are seen in.
+    pub views: Views,
+    /// Pooled features of all rows [N, C], flat.
     pub pooled_nc: Vec<f32>,
     /// C.
     pub channels: usize,
     /// What is not in it.
     pub left_out: LeftOut,
+    train_rows: TrainRows,
 }
 
 impl Dataset {
@@ -212,7 +162,12 @@ impl Dataset {
     ///
     /// # Errors
     /// [`DatasetError`]; a damaged record batch is an error, too.
-    pub fn load(store: &Path, index: &Path, split: &SplitSource) -> Result<Dataset, DatasetError> {
+    pub fn load(
+        store: &Path,
+        index: &Path,
+        split: &SplitSource,
+        wanted: &WantedViews,
+    ) -> Result<Dataset, DatasetError> {
         let index = Index::read(index)?;
         let classes: [String; 2] = index
             .classes
@@ -265,8 +220,20 @@ impl Dataset {
                 });
             }
         };
+        let train: Vec<u32> = rows_on(&sides_n, Side::Train);
+        let views = views::resolve(wanted, &store, &ids, &train)?;
+        let train_rows = TrainRows::add(&store, &ids, &train, &views, &mut rows);
+        labels_n.extend(
+            train_rows
+                .added
+                .iter()
+                .map(|i| labels_n[*i as usize])
+                .collect::<Vec<_>>(),
+        );
         let pooled_nc = pool::pool(&store, shape, &rows);
         Ok(Dataset {
+            views,
+            train_rows,
             store,
             index_digest,
             split: split.file,
@@ -280,12 +247,19 @@ impl Dataset {
         })
     }
 
-    /// Numbers of the images on `side`, ascending.
+    /// Numbers of the images on `side`, ascending: those of their `identity` rows.
     pub fn rows_on(&self, side: Side) -> Vec<u32> {
-        let numbers = 0..u32::try_from(self.ids.len()).expect("an image number fits 32 bits");
-        numbers
-            .filter(|&i| self.sides_n[i as usize] == side)
-            .collect()
+        rows_on(&self.sides_n, side)
+    }
+
+    /// Numbers of the rows to train on, all views of an image one after the other.
+    pub fn train_rows(&self) -> &[u32] {
+        &self.train_rows.rows
+    }
+
+    /// Where each training image's rows begin among those, and the end of the last one's.
+    pub fn train_starts(&self) -> &[u32] {
+        &self.train_rows.starts
     }
 
     /// Images on `side`, of class 0 and class 1.
@@ -298,6 +272,11 @@ impl Dataset {
         let counts = split::count(pairs);
         [0, 1].map(|label| counts.get(&(side, label)).copied().unwrap_or(0))
     }
+}
+
+fn rows_on(sides_n: &[Side], side: Side) -> Vec<u32> {
+    let numbers = 0..u32::try_from(sides_n.len()).expect("an image number fits 32 bits");
+    numbers.filter(|&i| sides_n[i as usize] == side).collect()
 }
 
 /// Entries that take part: labelled, and not twice with different labels.

@@ -14,6 +14,7 @@ pub mod pool;
 pub mod protocol;
 pub mod rng;
 pub mod run;
+pub mod sampling;
 pub mod solver;
 pub mod split;
 pub mod standardize;

@@ -27,6 +27,8 @@ pub enum Purpose {
     Training = 2,
     /// The order of validation rows.
     Validation = 3,
+    /// Which view of a training image is shown.
+    Views = 4,
 }
 
 /// A stream of random numbers; equal for equal (seed, purpose) on every machine.

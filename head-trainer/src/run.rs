@@ -5,7 +5,7 @@
 //! `runs/<UTC time>-<digest>/`, say `runs/20260131T235959Z-0a1b2c3d4e5f/`, holds
 //!
 //! - `run.json`: a [`RunRecord`],
-//! - `metrics.csv`: a row for each epoch, `steps.csv`: a row for each step (none for linfa),
+//! - `metrics.csv`: a row for each epoch, `steps.csv`: a row for each step (Adam alone has any),
 //! - `head.safetensors`: see [`crate::head`],
 //!
 //! and MAY hold other files. The digest is that of the [`RunKey`], the inputs and configuration
@@ -25,6 +25,7 @@ use std::time::SystemTime;
 
 use extractor::digest::Digest;
 use extractor::files::{FileError, sync_folder, write_atomically};
+use extractor::store::IDENTITY;
 use serde::{Deserialize, Serialize};
 
 use crate::head::{Head, HeadError};
@@ -55,6 +56,17 @@ pub struct RunKey {
     pub split: Digest,
     /// Solver, its numbers and its seed.
     pub config: FitConfig,
+    /// Views that the training images were seen in; left out if it is `identity` alone.
+    #[serde(default = "identity", skip_serializing_if = "is_identity")]
+    pub views: Vec<String>,
+}
+
+fn identity() -> Vec<String> {
+    vec![IDENTITY.to_owned()]
+}
+
+fn is_identity(views: &[String]) -> bool {
+    views == [IDENTITY]
 }
 
 impl RunKey {

@@ -6,7 +6,7 @@ mod common;
 
 use std::path::Path;
 
-use head_trainer::dataset::{Dataset, SplitSource};
+use head_trainer::dataset::{Dataset, SplitSource, WantedViews};
 use head_trainer::matrix::Rows;
 use head_trainer::metrics::evaluate;
 use head_trainer::solver::adam::AdamConfig;
@@ -20,7 +20,7 @@ fn validation_accuracies(data: &Path, model: &str, channels: usize) -> (f64, f64
     let model = data.join("models").join(model);
     let (store, index) = common::extract(&data.join("pets"), &model, folder.path());
     let split = SplitSource::Given(data.join("splits.csv"));
-    let dataset = Dataset::load(&store, &index, &split).unwrap();
+    let dataset = Dataset::load(&store, &index, &split, &WantedViews::All).unwrap();
     assert_eq!((dataset.ids.len(), dataset.channels), (2400, channels));
     assert_eq!(dataset.counts_on(Side::Train).iter().sum::<u64>(), 1920);
     assert_eq!(dataset.counts_on(Side::Validation).iter().sum::<u64>(), 240);

@@ -170,6 +170,7 @@ fn what_does_not_belong_is_left_out_and_counted() {
         .unwrap();
     let record = extractor::store::Rejected {
         id,
+        view: None,
         reason: "broken".to_owned(),
     };
     extractor::store::rejected::write(&store.path(), &[record]).unwrap();
@@ -218,7 +219,7 @@ fn what_cannot_work_is_one_clear_line() {
         .stderr(contains("is with preset caffe of f16"));
     train(data, &["--l2", "1"])
         .code(1)
-        .stderr(contains("--l2 needs --solver linfa"));
+        .stderr(contains("--l2 needs --solver lbfgs or linfa"));
     let zero = &["--dtype", "f16", "--epochs", "0"];
     train(data, zero)
         .code(1)

@@ -6,6 +6,7 @@ use std::time::Instant;
 use head_trainer::matrix::Rows;
 use head_trainer::protocol::{Protocol, Tutorial};
 use head_trainer::solver::adam::AdamConfig;
+use head_trainer::solver::lbfgs::LbfgsConfig;
 use head_trainer::solver::linfa::LinfaConfig;
 use head_trainer::solver::{FitConfig, Problem, SolverConfig, fit};
 
@@ -69,6 +70,25 @@ fn adam_at_full_size() {
             standardize: false,
         };
         time(18_610, 2048, 2326, &config);
+    }
+}
+
+#[test]
+#[ignore = "a measurement"]
+fn lbfgs_at_full_size() {
+    for l2 in [1e-3, 1e-5] {
+        for gradient_tolerance in [1e-4, 1e-6] {
+            let solver = SolverConfig::Lbfgs(LbfgsConfig {
+                l2,
+                gradient_tolerance,
+                ..LbfgsConfig::default()
+            });
+            let config = FitConfig {
+                solver,
+                standardize: false,
+            };
+            time(18_610, 2048, 2326, &config);
+        }
     }
 }
 

@@ -19,7 +19,8 @@ use crate::index::Indexed;
 use crate::preprocess::Preset;
 use crate::progress::Progress;
 use crate::runtime::{self, Flavour};
-use crate::store::{Dtype, Store, StoreError, StoreJson, StoreKey, key, writer};
+use crate::store::{self, Dtype, Store, StoreError, StoreJson, StoreKey, key, writer};
+use crate::view::{View, Views};
 
 /// Flags of `extractor features`, as typed.
 #[derive(Debug, clap::Args)]
@@ -49,6 +50,10 @@ pub struct Args {
     /// Element type of the stored features.
     #[arg(long, value_enum, default_value = "f32")]
     dtype: Dtype,
+    /// Views to compute of each image, such as identity,hflip,crop:4 (README: Views); identity is
+    /// always among them. Those that are in the store are not computed again.
+    #[arg(long, value_name = "LIST", default_value = "identity")]
+    views: Views,
     /// Execution provider.
     #[arg(long, value_enum, default_value = "auto")]
     ep: Provider,
@@ -108,8 +113,19 @@ impl Args {
         let key = StoreKey::new(&model.spec, self.exif, self.dtype);
         let name = model.spec.name.clone();
         let folder = key.folder(&root);
+        let json = StoreJson {
+            key: key.clone(),
+            backbone_name: name.clone(),
+            backbone_trained: model.spec.trained,
+        };
         let store = match Store::open(&folder) {
             Ok(store) => Some(store),
+            // Shards without a `store.json`, which was damaged and set aside: they say themselves
+            // what they are.
+            Err(StoreError::None(_)) if folder.is_dir() && store::has_rows(&folder)? => {
+                key::create(&root, &json)?;
+                Some(Store::open(&folder)?)
+            }
             Err(StoreError::None(_)) => None,
             Err(other) => return Err(other.into()),
         };
@@ -117,7 +133,8 @@ impl Args {
             tracing::warn!("{warning}");
         }
         warn_of_classes(&indexed, &self.dir);
-        let plan = features::plan(index, store.as_ref());
+        let views = self.views.clone().with_identity();
+        let plan = features::plan(index, store.as_ref(), &views);
         for (position, reason) in &plan.rejected {
             let line = skipped_line(index.entry(*position as usize).path, reason);
             eprintln!("{line}");
@@ -125,6 +142,7 @@ impl Args {
         }
 
         let total = plan.cached + plan.rejected.len() + plan.missing.len();
+        let (rows_to_do, cached_rows) = (plan.missing.rows(), plan.cached_rows);
         let mut counts = Counts {
             cached: plan.cached,
             new: 0,
@@ -132,18 +150,17 @@ impl Args {
         };
         let mut extraction = None;
         if !plan.missing.is_empty() {
-            let json = StoreJson {
-                key: key.clone(),
-                backbone_name: name.clone(),
-                backbone_trained: model.spec.trained,
-            };
             // No store is made before there is something to put into it.
             let mut backbone = self.open(model, threads, output)?;
             key::create(&root, &json)?;
             let bar = Bar(Progress::new(
                 "extracting",
-                "images",
-                plan.missing.len() as u64,
+                if views.is_identity() {
+                    "images"
+                } else {
+                    "rows"
+                },
+                rows_to_do as u64,
                 output.quiet,
             ));
             let start = Instant::now();
@@ -160,7 +177,7 @@ impl Args {
             });
             bar.0.finish();
             let extracted = extracted?;
-            counts.new = extracted.rows;
+            counts.new = extracted.images;
             counts.rejected += extracted.rejected.len();
             let info = backbone.engine().info().clone();
             extraction = Some((extracted, info, start.elapsed().as_secs_f64()));
@@ -188,6 +205,15 @@ impl Args {
             grouped(counts.new as u64),
             grouped(counts.rejected as u64),
         );
+        let new_rows = extraction.as_ref().map_or(0, |(e, ..)| e.rows);
+        if !views.is_identity() {
+            text += &format!(
+                "views     {views}\nrows      {} (cached {}, new {})\n",
+                grouped((cached_rows + new_rows) as u64),
+                grouped(cached_rows as u64),
+                grouped(new_rows as u64),
+            );
+        }
         text += &index::class_lines(index, total);
         if let Some(shape) = shape {
             let bytes = shape.len() * key.dtype.size_bytes();
@@ -199,10 +225,15 @@ impl Args {
         }
         if let Some((extracted, info, secs)) = &extraction {
             text += &format!(
-                "engine    {}, {} provider\ntime      {secs:.1} s, {:.1} images/s\n",
+                "engine    {}, {} provider\ntime      {secs:.1} s, {:.1} {}/s\n",
                 info.engine,
                 info.provider,
-                extracted.rows as f64 / secs
+                extracted.rows as f64 / secs,
+                if views.is_identity() {
+                    "images"
+                } else {
+                    "rows"
+                },
             );
         } else {
             text += "engine    not needed\n";
@@ -223,6 +254,8 @@ impl Args {
                 "key": key,
                 "counts": counts,
                 "left": left,
+                "views": views.iter().map(View::to_string).collect::<Vec<_>>(),
+                "rows": { "cached": cached_rows, "new": new_rows },
                 "skipped_files": indexed.skipped.len(),
                 "map_shape": shape.map(|s| [s.height, s.width, s.channels]),
                 "shards_written": extraction.as_ref().map_or(0, |(e, ..)| e.shards.len()),

@@ -1,14 +1,18 @@
 //! The runner with a fake engine: what it feeds, what it stores, what it rejects.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::sync::atomic::AtomicUsize;
 
 use super::*;
 use crate::backbone::Spec;
+use crate::decode::Exif;
+use crate::digest::Digest;
 use crate::engine::{Engine, EngineError, EngineInfo};
-use crate::images::Folder;
+use crate::images::{Folder, ImageBytes};
 use crate::index::DigestCache;
 use crate::preprocess::{Layout, Preset};
-use crate::store::{Features, StoreJson, key};
+use crate::store::{Features, IDENTITY, Store, StoreJson, key};
 
 const BATCH: usize = 4;
 
@@ -70,6 +74,17 @@ impl Report for Seen {
 struct Bench {
     images: tempfile::TempDir,
     stores: tempfile::TempDir,
+    reads: AtomicUsize,
+}
+
+/// Counts how often an image is read.
+struct Counted<'a>(Folder, &'a AtomicUsize);
+
+impl Images for Counted<'_> {
+    fn read(&self, path: &[u8]) -> Result<ImageBytes<'_>, String> {
+        self.1.fetch_add(1, Ordering::Relaxed);
+        self.0.read(path)
+    }
 }
 
 impl Bench {
@@ -87,6 +102,7 @@ impl Bench {
         Bench {
             images,
             stores: tempfile::tempdir().unwrap(),
+            reads: AtomicUsize::new(0),
         }
     }
 
@@ -98,6 +114,16 @@ impl Bench {
     /// One run; shards of two batches.
     fn run(
         &self,
+        dtype: Dtype,
+        white: f32,
+        fails_at: Option<usize>,
+    ) -> (Result<Extracted, FeaturesError>, Store, Vec<String>) {
+        self.run_views("identity", dtype, white, fails_at)
+    }
+
+    fn run_views(
+        &self,
+        views: &str,
         dtype: Dtype,
         white: f32,
         fails_at: Option<usize>,
@@ -134,9 +160,9 @@ impl Bench {
         let mut backbone = Backbone::fake(spec, Box::new(engine), BATCH);
         let index = self.index();
         let store = Store::open(&folder).unwrap();
-        let plan = plan(&index, Some(&store));
+        let plan = plan(&index, Some(&store), &views.parse().unwrap());
         let job = Job {
-            images: &Folder::new(self.images.path()),
+            images: &Counted(Folder::new(self.images.path()), &self.reads),
             folder: &folder,
             key: &json.key,
             strict: false,
@@ -209,4 +235,99 @@ fn a_failing_engine_keeps_what_was_complete() {
     assert_eq!(store.len(), 8, "two batches");
     let (result, store, _) = bench.run(Dtype::F32, 0.0, None);
     assert_eq!((result.unwrap().rows, store.len()), (4, 12));
+}
+
+/// Every row and every rejection of a store.
+#[allow(clippy::type_complexity)]
+fn contents(
+    store: &Store,
+) -> (
+    BTreeMap<(ImageId, String), Vec<u32>>,
+    BTreeMap<ImageId, Vec<String>>,
+) {
+    let rows = store.iter().map(|(id, view, at)| {
+        let bits = match store.features(at) {
+            Features::F32(map) => map.iter().map(|v| v.to_bits()).collect(),
+            Features::F16(map) => map.iter().map(|v| v.to_bits().into()).collect(),
+        };
+        ((id, view.to_owned()), bits)
+    });
+    let mut rejected: BTreeMap<ImageId, Vec<String>> = BTreeMap::new();
+    for record in crate::store::inspect::inspect(store).unwrap().rejected {
+        let view = record.view.unwrap_or_default();
+        rejected.entry(record.id).or_default().push(view);
+    }
+    (rows.collect(), rejected)
+}
+
+const VIEWS: &str = "identity,hflip,crop:9"; // 11 views, in batches of 4
+
+#[test]
+fn an_image_is_decoded_once_for_all_the_views_that_it_lacks() {
+    let bench = Bench::new(&[0, 51, 102]);
+    let reads = || bench.reads.swap(0, Ordering::Relaxed);
+    let (result, store, _) = bench.run_views("identity,crop:2", Dtype::F32, 0.0, None);
+    let extracted = result.unwrap();
+    assert_eq!((extracted.images, extracted.rows, reads()), (3, 9, 3));
+    let (before, _) = contents(&store);
+    let (result, store, _) = bench.run_views(VIEWS, Dtype::F32, 0.0, None);
+    let extracted = result.unwrap();
+    assert_eq!((extracted.images, extracted.rows, reads()), (3, 24, 3));
+    assert_eq!((store.len(), store.images()), (33, 3));
+    assert_eq!(store.views()[0], ("identity".to_owned(), 3));
+    assert_eq!(store.views()[10], ("crop-9".to_owned(), 3));
+    let (after, _) = contents(&store);
+    assert!(before.iter().all(|(row, bits)| after[row] == *bits));
+    let (result, ..) = bench.run_views(VIEWS, Dtype::F32, 0.0, Some(1));
+    assert_eq!((result.unwrap().rows, reads()), (0, 0));
+}
+
+/// Neither where a run stops nor in how many runs the views are asked for changes a row or a
+/// rejection, though crops that miss the dark columns are white and their features too large.
+#[test]
+fn interrupted_between_views_the_store_becomes_the_same() {
+    let new = || {
+        let bench = Bench::new(&[10, 255, 20]);
+        for (name, dark) in [("a", 0..12), ("b", 28..40)] {
+            let picture = image::GrayImage::from_fn(40, 40, |x, _| {
+                image::Luma([if dark.contains(&x) { 0 } else { 255 }])
+            });
+            let path = bench.images.path().join(format!("Grey/{name}.png"));
+            picture.save(path).unwrap();
+        }
+        bench
+    };
+    let undisturbed = new();
+    let (result, store, lines) = undisturbed.run_views(VIEWS, Dtype::F16, 1e6, None);
+    let extracted = result.unwrap();
+    assert_eq!((extracted.images, extracted.rejected.len()), (2, 3));
+    let expected = contents(&store);
+    let white = store
+        .iter()
+        .filter(|(_, v, _)| v.starts_with("crop"))
+        .count();
+    assert!(white > 18 && white < 36, "some crops of a and b are white");
+    let first = "Grey/255.png: the backbone gives the feature 1000000, too large for f16";
+    assert_eq!(lines[0], first);
+    assert_eq!(lines.iter().filter(|l| l.contains("255.png")).count(), 1);
+    assert!(
+        lines[1].ends_with("too large for f16 in the view crop-5"),
+        "{lines:?}"
+    );
+    for fails_at in 1..=14 {
+        let bench = new();
+        let (result, ..) = bench.run_views(VIEWS, Dtype::F16, 1e6, Some(fails_at));
+        assert!(result.is_err(), "{fails_at} of 14 batches");
+        let (result, store, _) = bench.run_views(VIEWS, Dtype::F16, 1e6, None);
+        result.unwrap();
+        assert_eq!(contents(&store), expected, "stopped at {fails_at}");
+    }
+    let bench = new();
+    for views in ["identity", "hflip", "crop:3", VIEWS] {
+        let (result, ..) = bench.run_views(views, Dtype::F16, 1e6, None);
+        result.unwrap();
+    }
+    let (result, store, lines) = bench.run_views(VIEWS, Dtype::F16, 1e6, Some(1));
+    assert_eq!((result.unwrap().rows, lines.len()), (0, 0));
+    assert_eq!(contents(&store), expected);
 }

@@ -106,23 +106,21 @@ pub(super) fn rewrite(
     )
     .with_generation(oldest.unwrap_or(0) + 1);
 
-    let (mut ids, mut view, mut rows) = (Vec::<ImageId>::new(), "", Vec::<f32>::new());
+    let (mut rows, mut maps) = (Vec::<(ImageId, &str)>::new(), Vec::<f32>::new());
     for (number, shard) in sources.iter().zip(shards()) {
         for (batch, row) in census.live(*number) {
-            let view_of_row = shard.view(batch, row);
-            if ids.len() == BATCH_ROWS || (view_of_row != view && !ids.is_empty()) {
-                writer.write(&ids, view, std::mem::take(&mut rows))?;
-                ids.clear();
+            if rows.len() == BATCH_ROWS {
+                writer.write(&rows, std::mem::take(&mut maps))?;
+                rows.clear();
             }
-            view = view_of_row;
-            ids.push(shard.id(batch, row));
+            rows.push((shard.id(batch, row), shard.view(batch, row)));
             match shard.features(batch, row) {
-                Features::F32(values) => rows.extend_from_slice(values),
+                Features::F32(values) => maps.extend_from_slice(values),
                 // Exact in both directions.
-                Features::F16(values) => rows.extend(values.iter().map(|v| v.to_f32())),
+                Features::F16(values) => maps.extend(values.iter().map(|v| v.to_f32())),
             }
         }
     }
-    writer.write(&ids, view, rows)?;
+    writer.write(&rows, maps)?;
     writer.finish()
 }

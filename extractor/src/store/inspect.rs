@@ -27,7 +27,11 @@ pub struct Inspection {
     pub duplicates: usize,
     /// The shards of every provenance.
     pub provenances: BTreeMap<Provenance, Amount>,
-    /// Images without a row and why, by id.
+    /// Images with a row.
+    pub images: usize,
+    /// Different rows of every view.
+    pub views: Vec<(String, usize)>,
+    /// Images, and views of images, without a row and why, by id.
     pub rejected: Vec<Rejected>,
     /// Files under way, or left behind by runs that were killed.
     pub temporary: Vec<PathBuf>,
@@ -50,16 +54,21 @@ pub fn inspect(store: &Store) -> Result<Inspection, StoreError> {
             amount.bytes += shard.len_bytes();
         }
     }
-    let rejected = store.rejected.iter().map(|(id, reason)| Rejected {
+    let rejected = store.rejected.iter().map(|((id, view), reason)| Rejected {
         id: *id,
+        view: view.clone(),
         reason: reason.clone(),
     });
-    let mut rejected: Vec<_> = rejected
-        .filter(|r| store.locate(&r.id, super::IDENTITY).is_none())
-        .collect();
+    let has_row = |r: &Rejected| {
+        let view = r.view.as_deref().unwrap_or(super::IDENTITY);
+        store.locate(&r.id, view).is_some()
+    };
+    let mut rejected: Vec<_> = rejected.filter(|r| !has_row(r)).collect();
     rejected.sort();
     Ok(Inspection {
         total,
+        images: store.images(),
+        views: store.views(),
         duplicates: super::census::Census::new(store, None).duplicates(),
         provenances,
         rejected,

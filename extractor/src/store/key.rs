@@ -160,8 +160,8 @@ impl StoreKey {
 /// When it is not there, damaged or of another format.
 pub fn read(folder: &Path) -> Result<StoreJson, StoreError> {
     let path = folder.join(STORE_JSON);
-    let text = match std::fs::read_to_string(&path) {
-        Ok(text) => text,
+    let bytes = match std::fs::read(&path) {
+        Ok(bytes) => bytes,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
             return Err(StoreError::None(folder.to_owned()));
         }
@@ -173,14 +173,32 @@ pub fn read(folder: &Path) -> Result<StoreJson, StoreError> {
     };
     // The version first: another version may have other fields.
     let value: serde_json::Value =
-        serde_json::from_str(&text).map_err(|e| wrong(format!("{STORE_JSON}: {e}")))?;
+        serde_json::from_slice(&bytes).map_err(|e| wrong(format!("{STORE_JSON}: {e}")))?;
     let version = &value["key"]["format"];
-    if version.as_u64() != Some(FORMAT_VERSION.into()) {
-        return Err(wrong(format!(
-            "it has format {version} (hint: run make features)"
-        )));
+    match version.as_u64() {
+        Some(found) if found == u64::from(FORMAT_VERSION) => {}
+        Some(found) => {
+            return Err(StoreError::Version {
+                path: folder.to_owned(),
+                found,
+            });
+        }
+        None => return Err(wrong(format!("{STORE_JSON}: it has no format version"))),
     }
     serde_json::from_value(value).map_err(|e| wrong(format!("{STORE_JSON}: {e}")))
+}
+
+/// Checks that the store in `folder` is still there, so that nothing is written to the place where
+/// a lost mount has been.
+///
+/// # Errors
+/// [`StoreError::Gone`].
+pub(super) fn must_be_there(folder: &Path) -> Result<(), StoreError> {
+    match folder.join(STORE_JSON).try_exists() {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(StoreError::Gone(folder.to_owned())),
+        Err(e) => Err(FileError::new("find", &folder.join(STORE_JSON))(e).into()),
+    }
 }
 
 /// Makes the folder below `root` of the store of `json.key` and its `store.json`, unless they are

@@ -11,7 +11,7 @@
 //! - `store.json`: [`StoreJson`], the key and the backbone's name, for people and tools;
 //! - `shard-*.arrow`: the rows ([`shard`] specifies them);
 //! - `rejected-*.jsonl`: ids that have no row in this store and why, one JSON object a line
-//!   (`{"id": "...", "reason": "..."}`).
+//!   (`{"id": "...", "reason": "..."}`); with `"view": "..."` only this view of the image has none.
 //!
 //! Every file is written under a temporary name beginning with `.tmp-` and renamed; a published
 //! file MUST NOT be changed. Readers MUST ignore names they do not know. Two shards MAY hold the
@@ -37,7 +37,7 @@ pub mod shard;
 pub mod verify;
 pub mod writer;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -46,6 +46,7 @@ use arrow::error::ArrowError;
 use crate::backbone::MapShape;
 use crate::digest::ImageId;
 use crate::files::FileError;
+use crate::view::View;
 pub use census::Removed;
 pub use key::{Dtype, StoreJson, StoreKey};
 pub use rejected::Rejected;
@@ -93,16 +94,31 @@ pub enum StoreError {
         source: ArrowError,
     },
     /// The folder is no store of this format.
-    #[error("{} is no feature store of format {FORMAT_VERSION}: {reason}", path.display())]
+    #[error("{} is no feature store of format {FORMAT_VERSION}: {reason} (hint: if its store.json is \
+             damaged, extractor store verify --quarantine sets it aside; the next make features \
+             writes it anew)", path.display())]
     NotAStore {
         /// The folder.
         path: PathBuf,
         /// What is wrong.
         reason: String,
     },
+    /// The store is of another format: not damaged, but not for this program.
+    #[error("feature store {} has format {found}, expected {FORMAT_VERSION} (hint: use the program \
+             that wrote it, or another folder)", path.display())]
+    Version {
+        /// The folder.
+        path: PathBuf,
+        /// Its format.
+        found: u64,
+    },
     /// There is no store where one was expected.
     #[error("no feature store in {} (hint: run make features)", .0.display())]
     None(PathBuf),
+    /// The store is not where it was when the run began.
+    #[error("the feature store {} is gone while it is written to (hint: was its disk unmounted? \
+             run the same command again when it is back; what was published is kept)", .0.display())]
+    Gone(PathBuf),
     /// A key field differs from what is expected.
     #[error("feature store {} has {field} {found}, expected {expected}", path.display())]
     Key {
@@ -142,7 +158,7 @@ pub struct Store {
     json: StoreJson,
     shards: Vec<Shard>,
     rows: Rows,
-    rejected: HashMap<ImageId, String>,
+    rejected: rejected::Reasons,
 }
 
 impl Store {
@@ -240,6 +256,37 @@ impl Store {
         })
     }
 
+    /// Number of images with a row, of whatever view. Looks at every row.
+    pub fn images(&self) -> usize {
+        // All images but the rare half extracted ones have their identity row.
+        let mut others = HashSet::new();
+        let mut count = 0;
+        for (id, view, _) in self.iter() {
+            if view == IDENTITY {
+                count += 1;
+            } else if self.locate(&id, IDENTITY).is_none() {
+                others.insert(id);
+            }
+        }
+        count + others.len()
+    }
+
+    /// Number of rows of every view, by the view's name: those that are known in their order, then
+    /// others. Looks at every row.
+    pub fn views(&self) -> Vec<(String, usize)> {
+        let mut counts: HashMap<&str, usize> = HashMap::new();
+        for (_, view, _) in self.iter() {
+            *counts.entry(view).or_default() += 1;
+        }
+        let counts = counts.into_iter().map(|(name, n)| (name.to_owned(), n));
+        let mut counts: Vec<(String, usize)> = counts.collect();
+        counts.sort_by_cached_key(|(name, _)| {
+            let view = name.parse::<View>();
+            (view.is_err(), view.ok(), name.clone())
+        });
+        counts
+    }
+
     /// Whether there is no row.
     pub fn is_empty(&self) -> bool {
         self.rows.is_empty()
@@ -250,9 +297,15 @@ impl Store {
         self.rows.get(&self.shards, id, view)
     }
 
-    /// Why an image has no row, if it was tried.
+    /// Why an image has no row at all, if it was tried.
     pub fn rejected(&self, id: &ImageId) -> Option<&str> {
-        self.rejected.get(id).map(String::as_str)
+        self.rejected.get(&(*id, None)).map(String::as_str)
+    }
+
+    /// Why a view of an image has no row, if it was tried.
+    pub fn rejected_view(&self, id: &ImageId, view: &str) -> Option<&str> {
+        let of_view = || self.rejected.get(&(*id, Some(view.to_owned())));
+        self.rejected(id).or_else(|| of_view().map(String::as_str))
     }
 
     /// A row's feature map [h * w * c], channels last, straight from the mapped file.

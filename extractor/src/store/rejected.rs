@@ -1,20 +1,23 @@
-//! The record of images that have no row in a store, and why.
+//! The record of images that lack rows in a store, and why.
 
 use std::collections::HashMap;
 use std::path::Path;
 
-use super::StoreError;
+use super::{StoreError, key};
 use crate::digest::{Digest, ImageId};
 use crate::files::{FileError, write_atomically};
 
 pub(super) const PREFIX: &str = "rejected-";
 pub(super) const SUFFIX: &str = ".jsonl";
 
-/// An image that gives no features with this store's key.
+/// An image that gives no features with this store's key, or not for one of its views.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 pub struct Rejected {
     /// The image.
     pub id: ImageId,
+    /// The view whose features cannot be stored; none if the image has no row at all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub view: Option<String>,
     /// Why, as a lowercase fragment.
     pub reason: String,
 }
@@ -27,6 +30,7 @@ pub fn write(folder: &Path, rejected: &[Rejected]) -> Result<(), StoreError> {
     if rejected.is_empty() {
         return Ok(());
     }
+    key::must_be_there(folder)?;
     let mut rejected = rejected.to_vec();
     rejected.sort();
     let mut text = String::new();
@@ -39,12 +43,15 @@ pub fn write(folder: &Path, rejected: &[Rejected]) -> Result<(), StoreError> {
     Ok(())
 }
 
+/// Reasons by image and view, the latter as in [`Rejected`].
+pub(super) type Reasons = HashMap<(ImageId, Option<String>), String>;
+
 /// Reads all records of the store in `folder`.
-pub(super) fn read_all(folder: &Path) -> Result<HashMap<ImageId, String>, StoreError> {
+pub(super) fn read_all(folder: &Path) -> Result<Reasons, StoreError> {
     let mut all = HashMap::new();
     for path in super::files(folder, PREFIX, SUFFIX)? {
         let records = read(&path)?;
-        all.extend(records.into_iter().map(|r| (r.id, r.reason)));
+        all.extend(records.into_iter().map(|r| ((r.id, r.view), r.reason)));
     }
     Ok(all)
 }

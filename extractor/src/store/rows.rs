@@ -3,6 +3,7 @@
 //! Must not know of features.
 
 use hashbrown::HashTable;
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::{RowRef, Shard};
 use crate::digest::ImageId;
@@ -46,8 +47,11 @@ impl Rows {
         for (number, (shard, batch, row)) in (0..).zip(positions(shards)) {
             let (id, view) = (shard.id(batch, row), shard.view(batch, row));
             let same = |other: &u32| is(shards, locate(starts, *other), &id, view);
-            let rehash = |other: &u32| hash(&id_at(shards, locate(starts, *other)));
-            table.entry(hash(&id), same, rehash).or_insert(number);
+            let rehash = |other: &u32| {
+                let (id, view) = at(shards, locate(starts, *other));
+                hash(&id, view)
+            };
+            table.entry(hash(&id, view), same, rehash).or_insert(number);
         }
         rows
     }
@@ -63,7 +67,7 @@ impl Rows {
     /// The counting copy of a row.
     pub fn get(&self, shards: &[Shard], id: &ImageId, view: &str) -> Option<RowRef> {
         let same = |number: &u32| is(shards, locate(&self.starts, *number), id, view);
-        let number = self.table.find(hash(id), same)?;
+        let number = self.table.find(hash(id, view), same)?;
         Some(locate(&self.starts, *number))
     }
 
@@ -90,17 +94,19 @@ fn locate(starts: &[Start], number: u32) -> RowRef {
     }
 }
 
-fn id_at(shards: &[Shard], at: RowRef) -> ImageId {
-    shards[at.shard as usize].id(at.batch as usize, at.row as usize)
+fn at(shards: &[Shard], at: RowRef) -> (ImageId, &str) {
+    let shard = &shards[at.shard as usize];
+    let (batch, row) = (at.batch as usize, at.row as usize);
+    (shard.id(batch, row), shard.view(batch, row))
 }
 
 fn is(shards: &[Shard], at: RowRef, id: &ImageId, view: &str) -> bool {
-    let shard = &shards[at.shard as usize];
-    let (batch, row) = (at.batch as usize, at.row as usize);
-    shard.id(batch, row) == *id && shard.view(batch, row) == view
+    self::at(shards, at) == (*id, view)
 }
 
-/// An id is a digest: any 8 bytes of it are as good as a hash. Views of one image share it.
-fn hash(id: &ImageId) -> u64 {
-    u64::from_le_bytes(*id.0.first_chunk().expect("32 bytes"))
+/// An id is a digest: any 8 bytes of it are as good as a hash. Views of one image must not share
+/// it, or looking one of many up would go through them all.
+fn hash(id: &ImageId, view: &str) -> u64 {
+    let id = u64::from_le_bytes(*id.0.first_chunk().expect("32 bytes"));
+    id ^ xxh3_64(view.as_bytes())
 }

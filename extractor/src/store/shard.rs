@@ -8,7 +8,7 @@
 //! | column | type | |
 //! |---|---|---|
 //! | `id` | `fixed_size_binary[32]` | SHA-256 of the image file's bytes |
-//! | `view` | `utf8` | which view of the image; `identity` is the image as it is |
+//! | `view` | `utf8` | which view of the image, by a name that [`crate::view`] defines; `identity` is the image as it is |
 //! | `features` | `fixed_size_list<f32 or f16>[h*w*c]`, extension `arrow.fixed_shape_tensor` | the feature map, channels last always |
 //!
 //! The extension's metadata MUST be `{"shape":[h,w,c],"dim_names":["h","w","c"]}`.
@@ -17,7 +17,8 @@
 //! The footer's metadata MUST hold `headstart.checksums`: a JSON array with one text of 16
 //! lowercase hexadecimal digits a record batch, the XXH3-64 (seed 0) of the batch's ids, then its
 //! views (each followed by a zero byte), then its features, all as they lie in the file. A reader
-//! MUST refuse another version, and MAY check the checksums.
+//! MUST refuse another version, and MAY check the checksums. It MUST pass over rows of views that
+//! it does not know. A record batch and a shard MAY hold any rows of any views, in any order.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};

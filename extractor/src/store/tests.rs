@@ -74,9 +74,9 @@ fn write_rows(
     let folder = key::create(root, &json).unwrap();
     let mut writer = ShardWriter::new(&folder, &key, provenance, SHAPE, shard_bytes);
     for pair in rows.chunks(2) {
-        let ids: Vec<_> = pair.iter().map(|&i| id(i)).collect();
+        let ids: Vec<_> = pair.iter().map(|&i| (id(i), IDENTITY)).collect();
         let features = pair.iter().flat_map(|&i| map_of(i)).collect();
-        writer.write(&ids, IDENTITY, features).unwrap();
+        writer.write(&ids, features).unwrap();
     }
     writer.finish().unwrap();
     folder
@@ -207,6 +207,7 @@ fn rejected_images_are_remembered() {
     let folder = write(root.path(), Dtype::F32, 1, 1 << 20);
     let rejected = Rejected {
         id: id(9),
+        view: None,
         reason: "broken \"JPEG\"\nreally".to_owned(),
     };
     rejected::write(&folder, std::slice::from_ref(&rejected)).unwrap();

@@ -58,7 +58,7 @@ pub fn verify(folder: &Path, on_shard: &(dyn Fn(u64) + Sync)) -> Result<Verified
     let looked: Vec<_> = paths
         .par_iter()
         .map(|path| {
-            let looked = look(path, key.as_ref());
+            let looked = look(path);
             on_shard(looked.as_ref().map_or(0, Shard::len_bytes));
             looked
         })
@@ -72,6 +72,38 @@ pub fn verify(folder: &Path, on_shard: &(dyn Fn(u64) + Sync)) -> Result<Verified
                 if let Some(reason) = reason(e)? {
                     damage(path.clone(), reason);
                 }
+            }
+        }
+    }
+    // The folder's name has a digest of the key: where a shard fits it and `store.json` does not,
+    // it is `store.json` that changed, and not every shard.
+    let name = folder.canonicalize();
+    let name = name.as_deref().unwrap_or(folder).file_name();
+    let fits_name = |key: &StoreKey| name == Some(key.folder(Path::new("")).as_os_str());
+    let named = sound.iter().map(Shard::key).find(|key| fits_name(key));
+    let key = match (key, named.cloned()) {
+        (Some(key), Some(named)) if !fits_name(&key) => {
+            if let Err(StoreError::Key { field, found, .. }) = key.must_equal(&named, folder) {
+                let reason =
+                    format!("its {field} is {found}, which does not fit the folder's name");
+                damage(folder.join(key::STORE_JSON), reason);
+            }
+            Some(named)
+        }
+        (key, named) => key.or(named),
+    };
+    if let Some(key) = key {
+        let mut strangers = Vec::new();
+        sound.retain(|shard| match shard.key().must_equal(&key, shard.path()) {
+            Ok(()) => true,
+            Err(e) => {
+                strangers.push((shard.path().to_owned(), e));
+                false
+            }
+        });
+        for (path, e) in strangers {
+            if let Some(reason) = reason(e)? {
+                damage(path, reason);
             }
         }
     }
@@ -104,14 +136,11 @@ pub fn verify(folder: &Path, on_shard: &(dyn Fn(u64) + Sync)) -> Result<Verified
     Ok(verified)
 }
 
-fn look(path: &Path, key: Option<&StoreKey>) -> Result<Shard, StoreError> {
+fn look(path: &Path) -> Result<Shard, StoreError> {
     // A bad sector is an error when it is read, and a signal that ends the program when it is
     // touched in a map: so everything is read once before it is mapped.
     read_through(path).map_err(FileError::new("read", path))?;
     let shard = Shard::open(path)?;
-    if let Some(key) = key {
-        shard.key().must_equal(key, path)?;
-    }
     shard.verify()?;
     Ok(shard)
 }

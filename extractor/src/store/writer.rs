@@ -19,7 +19,7 @@ use half::slice::HalfFloatSliceExt;
 use xxhash_rust::xxh3::Xxh3Default;
 
 use super::shard::{self, FORMAT, Provenance};
-use super::{Dtype, FORMAT_VERSION, StoreError, StoreKey};
+use super::{Dtype, FORMAT_VERSION, StoreError, StoreKey, key};
 use crate::backbone::MapShape;
 use crate::digest::ImageId;
 use crate::files::Pending;
@@ -96,28 +96,27 @@ impl ShardWriter {
         self
     }
 
-    /// Adds a record batch: `ids.len()` rows of `view`, `features` [rows, h, w, c] flat.
+    /// Adds a record batch: a row for each image and view, `features` [rows, h, w, c] flat.
     ///
     /// # Errors
     /// When the disk is full or fails; published shards are not affected.
     ///
     /// # Panics
-    /// When `features` has not one map an id.
+    /// When `features` has not one map a row.
     pub fn write(
         &mut self,
-        ids: &[ImageId],
-        view: &str,
+        rows: &[(ImageId, &str)],
         features: Vec<f32>,
     ) -> Result<(), StoreError> {
         assert_eq!(
             features.len(),
-            ids.len() * self.shape.len(),
-            "one map an id"
+            rows.len() * self.shape.len(),
+            "one map a row"
         );
-        if ids.is_empty() {
+        if rows.is_empty() {
             return Ok(());
         }
-        let id_bytes: Vec<u8> = ids.iter().flat_map(|id| id.0).collect();
+        let id_bytes: Vec<u8> = rows.iter().flat_map(|(id, _)| id.0).collect();
         let (values, value_bytes): (ArrayRef, Buffer) = match self.dtype {
             Dtype::F32 => {
                 let values = ScalarBuffer::<f32>::from(features);
@@ -132,7 +131,7 @@ impl ShardWriter {
                 (Arc::new(Float16Array::new(values, None)), bytes)
             }
         };
-        let views = ids.iter().map(|_| view);
+        let views = rows.iter().map(|(_, view)| *view);
         let checksum = shard::checksum(&id_bytes, views.clone(), &value_bytes);
         let batch = self.batch(id_bytes.clone(), views, values);
         let batch = batch.map_err(|e| self.failed(e))?;
@@ -143,7 +142,7 @@ impl ShardWriter {
         open.content.update(&id_bytes);
         open.content.update(checksum.as_bytes());
         open.checksums.push(checksum);
-        open.rows += ids.len();
+        open.rows += rows.len();
         let full = open.rows >= self.rows_per_shard;
         if let Err(e) = open.writer.write(&batch) {
             // Half a record batch may be in the file: it must never be published.
@@ -181,6 +180,7 @@ impl ShardWriter {
     }
 
     fn start(&self) -> Result<OpenShard, StoreError> {
+        key::must_be_there(&self.folder)?;
         let mut pending = Pending::new(&self.folder.join("shard"))?;
         let file = pending
             .file()

@@ -13,15 +13,17 @@ use extractor::digest::Digest;
 use extractor::files::escape_path;
 use extractor::preprocess::Preset;
 use extractor::store::Dtype;
+use extractor::view::View;
 use serde_json::json;
 
-use crate::dataset::{Dataset, SplitSource, StoreFilter, find_store};
+use crate::dataset::{Dataset, SplitSource, StoreFilter, WantedViews, find_store};
 use crate::head::Head;
 use crate::matrix::Rows;
 use crate::metrics::evaluate;
 use crate::protocol::{Protocol, Tutorial};
 use crate::run::{Counts, Draft, FinalMetrics, Places, RunKey, RunRecord};
 use crate::solver::adam::AdamConfig;
+use crate::solver::lbfgs::LbfgsConfig;
 use crate::solver::linfa::LinfaConfig;
 use crate::solver::{self, Fit, FitConfig, Problem, SolverConfig};
 use crate::split::{Fractions, Side, SplitMode};
@@ -30,7 +32,9 @@ use crate::split::{Fractions, Side, SplitMode};
 enum SolverName {
     /// The tutorial's optimizer, epoch by epoch.
     Adam,
-    /// L-BFGS to the minimum of the penalised loss, by linfa-logistic.
+    /// L-BFGS to the minimum of the penalised loss.
+    Lbfgs,
+    /// The same minimum by linfa-logistic: slower, a check.
     Linfa,
 }
 
@@ -86,6 +90,11 @@ pub struct Args {
     #[arg(long)]
     resplit: bool,
 
+    /// Views of the training images to train on: all (that every one has in the store), or a list
+    /// such as identity,hflip,crop:4. Validation and test see identity alone. adam: one of them,
+    /// drawn anew, each time an image comes by; linfa: each is a training row.
+    #[arg(long, value_name = "LIST", default_value = "all")]
+    views: WantedViews,
     /// Solver.
     #[arg(long, value_enum, default_value = "adam")]
     solver: SolverName,
@@ -113,13 +122,13 @@ pub struct Args {
     /// adam, tutorial protocol: images in the shuffle buffer [default: 1000].
     #[arg(long, value_name = "N")]
     shuffle_buffer: Option<u32>,
-    /// linfa: weight of the penalty l2/2 |w|^2 on the mean loss [default: 0.1].
+    /// lbfgs, linfa: weight of the penalty l2/2 |w|^2 on the mean loss [default: 0.1].
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
     l2: Option<f64>,
-    /// linfa: iterations at most [default: 1000].
+    /// lbfgs, linfa: iterations at most [default: 1000].
     #[arg(long, value_name = "N")]
     max_iterations: Option<u64>,
-    /// linfa: gradient norm to stop at [default: 0.0001].
+    /// lbfgs, linfa: gradient norm to stop at [default: 0.0001].
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
     gradient_tolerance: Option<f64>,
     /// Threads [default: as many as the machine gives this process]; changes no result.
@@ -156,14 +165,15 @@ impl Args {
         )?;
 
         let split = self.split_source(&index_path);
-        let dataset = Dataset::load(&store_path, &index_path, &split)?;
+        let dataset = Dataset::load(&store_path, &index_path, &split, &self.views)?;
         if let Some(warning) = dataset.store.mixture() {
             tracing::warn!("{warning}");
         }
         let load_secs = started.elapsed().as_secs_f64();
         let rows = Rows::new(&dataset.pooled_nc, dataset.channels)?;
         let [train, validation, test] = Side::ALL.map(|side| dataset.rows_on(side));
-        let problem = Problem::new(rows, &dataset.labels_n, &train, &validation)?;
+        let problem = Problem::new(rows, &dataset.labels_n, dataset.train_rows(), &validation)?
+            .with_views(dataset.train_starts())?;
         let fit_started = Instant::now();
         let fit = solver::fit(&problem, &config, &mut |epoch| {
             tracing::debug!(
@@ -224,7 +234,7 @@ impl Args {
             ("--steps-per-epoch", self.steps_per_epoch.is_some()),
             ("--shuffle-buffer", self.shuffle_buffer.is_some()),
         ];
-        let linfa_only = [
+        let minimum_only = [
             ("--l2", self.l2.is_some()),
             ("--max-iterations", self.max_iterations.is_some()),
             ("--gradient-tolerance", self.gradient_tolerance.is_some()),
@@ -235,7 +245,7 @@ impl Args {
         };
         let solver = match self.solver {
             SolverName::Adam => {
-                refuse(&linfa_only, "--solver linfa")?;
+                refuse(&minimum_only, "--solver lbfgs or linfa")?;
                 let default = AdamConfig::default();
                 let protocol = match self.protocol {
                     ProtocolName::Full => {
@@ -260,17 +270,27 @@ impl Args {
                     ..default
                 })
             }
-            SolverName::Linfa => {
+            SolverName::Lbfgs | SolverName::Linfa => {
                 refuse(&adam_only, "--solver adam")?;
                 refuse(&tutorial_only, "--solver adam --protocol tutorial")?;
-                let default = LinfaConfig::default();
-                SolverConfig::Linfa(LinfaConfig {
-                    l2: self.l2.unwrap_or(default.l2),
-                    max_iterations: self.max_iterations.unwrap_or(default.max_iterations),
-                    gradient_tolerance: self
-                        .gradient_tolerance
-                        .unwrap_or(default.gradient_tolerance),
-                })
+                let lbfgs = LbfgsConfig::default();
+                let (l2, max_iterations, gradient_tolerance) = (
+                    self.l2.unwrap_or(lbfgs.l2),
+                    self.max_iterations.unwrap_or(lbfgs.max_iterations),
+                    self.gradient_tolerance.unwrap_or(lbfgs.gradient_tolerance),
+                );
+                match self.solver {
+                    SolverName::Linfa => SolverConfig::Linfa(LinfaConfig {
+                        l2,
+                        max_iterations,
+                        gradient_tolerance,
+                    }),
+                    _ => SolverConfig::Lbfgs(LbfgsConfig {
+                        l2,
+                        max_iterations,
+                        gradient_tolerance,
+                    }),
+                }
             }
         };
         let config = FitConfig {
@@ -326,6 +346,7 @@ fn record(
         index: dataset.index_digest,
         split: dataset.split.digest,
         config: config.clone(),
+        views: dataset.views.iter().map(View::to_string).collect(),
     };
     let mut record = RunRecord::new(key, dataset.classes.clone(), fit);
     record.places = Places {

@@ -14,6 +14,7 @@ fn example() -> (RunRecord, Head, Vec<Step>) {
             solver: SolverConfig::Adam(AdamConfig::default()),
             standardize: false,
         },
+        views: vec!["identity".to_owned()],
     };
     let head = Head {
         linear: Linear {
@@ -109,6 +110,15 @@ fn the_digest_is_of_inputs_and_configuration() {
     let mut key = record.key.clone();
     key.config.standardize = true;
     assert_ne!(key.digest(), digest);
+    let mut key = record.key.clone();
+    key.views.push("hflip".to_owned());
+    assert_ne!(key.digest(), digest);
+    let json = serde_json::to_string(&key).unwrap();
+    assert_eq!(serde_json::from_str::<RunKey>(&json).unwrap(), key);
+    // Records of runs before there were views read as what they were.
+    let json = serde_json::to_string(&record.key).unwrap();
+    assert!(!json.contains("views"));
+    assert_eq!(serde_json::from_str::<RunKey>(&json).unwrap(), record.key);
     let mut key = record.key;
     key.split = Digest::of(b"another");
     assert_ne!(key.digest(), digest);

@@ -4,6 +4,9 @@
 //! Glorot and Y. Bengio, 2010, equation 16). An epoch's training metrics are Keras's: means over
 //! the epoch's rows, each with the weights that its batch met.
 //!
+//! Where the training side has several rows an image, its views, each batch shows one of them for
+//! each of its images ([`crate::sampling`]).
+//!
 //! One thread does all of it: a batch of 64 rows is too little to share, and one order of all
 //! sums is what makes the bits the same for any number of threads. Only validation, where every
 //! row stands alone, uses the current rayon pool.
@@ -20,6 +23,7 @@ use crate::head::Linear;
 use crate::metrics::evaluate;
 use crate::protocol::{Batches, Protocol, validation_rows};
 use crate::rng::{Purpose, Stream};
+use crate::sampling::Sampled;
 
 /// Adam's numbers; the defaults are Keras's and the tutorial's.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -125,7 +129,13 @@ impl Solver for AdamConfig {
     ) -> Result<Fit, SolverError> {
         self.check()?;
         let initial = self.initial(problem.rows().channels());
-        let mut batches = Batches::new(problem.train(), self.batch_size, self.protocol, self.seed);
+        let (size, protocol, seed) = (self.batch_size, self.protocol, self.seed);
+        let Some(starts) = problem.train_starts() else {
+            let mut batches = Batches::new(problem.train(), size, protocol, seed);
+            return fit_batches(problem, self, initial, &mut batches, observe);
+        };
+        let images: Vec<u32> = (0..starts.len() as u32 - 1).collect();
+        let mut batches = Sampled::new(&images, problem.train(), starts, size, protocol, seed);
         fit_batches(problem, self, initial, &mut batches, observe)
     }
 }

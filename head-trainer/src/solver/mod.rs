@@ -1,19 +1,24 @@
 //! Solvers: pooled features and labels in, a head out.
 //!
-//! Both find the same head (a weight for each channel, a bias, a sigmoid) for the same loss (mean
-//! binary cross-entropy): [`adam`] by the tutorial's steps, [`linfa`] by going to the minimum of
-//! the penalised loss. [`fit`] is the one entry; it also standardises, where asked, and folds the
+//! All find the same head (a weight for each channel, a bias, a sigmoid) for the same loss (mean
+//! binary cross-entropy): [`adam`] by the tutorial's steps, [`lbfgs`] by going to the minimum of
+//! the penalised loss, [`linfa`] by going there with another library, as a check on ours. [`fit`] is the one entry; it also standardises, where asked, and folds the
 //! result back. A solver knows rows by number and nothing of images, stores or files.
 
 pub mod adam;
+pub mod lbfgs;
 pub mod linfa;
+mod objective;
 mod problem;
+
+use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
 pub use self::problem::{Problem, ProblemError};
 use crate::head::Linear;
 use crate::matrix::Rows;
+use crate::metrics::evaluate;
 use crate::standardize::Standardizer;
 
 /// Something that finds a head.
@@ -39,6 +44,8 @@ pub enum SolverConfig {
     /// The tutorial's optimizer.
     Adam(adam::AdamConfig),
     /// To the minimum of the penalised loss.
+    Lbfgs(lbfgs::LbfgsConfig),
+    /// The same by linfa-logistic.
     Linfa(linfa::LinfaConfig),
 }
 
@@ -47,6 +54,7 @@ impl SolverConfig {
     pub fn name(&self) -> &'static str {
         match self {
             SolverConfig::Adam(_) => "adam",
+            SolverConfig::Lbfgs(_) => "lbfgs",
             SolverConfig::Linfa(_) => "linfa",
         }
     }
@@ -54,6 +62,7 @@ impl SolverConfig {
     fn solver(&self) -> &dyn Solver {
         match self {
             SolverConfig::Adam(config) => config,
+            SolverConfig::Lbfgs(config) => config,
             SolverConfig::Linfa(config) => config,
         }
     }
@@ -78,6 +87,7 @@ impl FitConfig {
     pub fn check(&self) -> Result<(), SolverError> {
         match &self.solver {
             SolverConfig::Adam(config) => config.check(),
+            SolverConfig::Lbfgs(config) => config.check(),
             SolverConfig::Linfa(config) => config.check(),
         }
     }
@@ -128,6 +138,9 @@ pub struct Convergence {
     /// Whether it was reached. If not, the iterations ran out or the line search could go no
     /// further; the head is the best one found.
     pub converged: bool,
+    /// Steps taken; none where the solver does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub iterations: Option<u64>,
 }
 
 /// What a solver found, and how it got there.
@@ -135,11 +148,11 @@ pub struct Convergence {
 pub struct Fit {
     /// The head, for raw features.
     pub head: Linear,
-    /// Adam: every epoch. Linfa: one entry with the end's metrics.
+    /// Adam: every epoch. The others: one entry with the end's metrics.
     pub history: Vec<Epoch>,
-    /// Adam: every batch. Linfa: none.
+    /// Adam: every batch. The others: none.
     pub steps: Vec<Step>,
-    /// Linfa: how close it came. Adam: none.
+    /// How close it came to the minimum. Adam: none.
     pub convergence: Option<Convergence>,
 }
 
@@ -187,6 +200,36 @@ fn require(
     })
 }
 
+/// Checks the numbers of a solver that goes to a minimum.
+fn check_minimum(l2: f64, max_iterations: u64, gradient_tolerance: f64) -> Result<(), SolverError> {
+    let fine = l2.is_finite() && l2 >= 0.0;
+    require(fine, "l2", l2, "zero or a positive number")?;
+    let fine = max_iterations > 0;
+    require(fine, "max iterations", max_iterations, "at least 1")?;
+    let fine = gradient_tolerance.is_finite() && gradient_tolerance > 0.0;
+    require(
+        fine,
+        "gradient tolerance",
+        gradient_tolerance,
+        "a positive number",
+    )
+}
+
+/// The one entry in the history of a solver that knows no epochs: the end's metrics.
+fn last_epoch(head: &Linear, problem: &Problem<'_>, start: Instant) -> Epoch {
+    let metrics_of = |rows| evaluate(head, problem.rows(), problem.labels(), rows);
+    let train = metrics_of(problem.train()).expect("a problem has training rows");
+    let validation = metrics_of(problem.validation());
+    Epoch {
+        epoch: 1,
+        train_loss: train.loss,
+        train_accuracy: train.accuracy,
+        validation_loss: validation.map(|m| m.loss),
+        validation_accuracy: validation.map(|m| m.accuracy),
+        secs: start.elapsed().as_secs_f64(),
+    }
+}
+
 /// Finds a head for raw features: the one entry to all solvers.
 ///
 /// # Errors
@@ -209,7 +252,13 @@ pub fn fit(
     let all: Vec<u32> = (0..count).collect();
     let (train, validation) = all.split_at(problem.train().len());
     let standardised = Rows::new(&features_nc, rows.channels()).expect("whole rows were copied");
-    let standardised = Problem::checked(standardised, &labels_n, train, validation);
+    let standardised = Problem {
+        rows: standardised,
+        labels_n: &labels_n,
+        train,
+        validation,
+        ..*problem
+    };
     let mut fit = config.solver.solver().fit(&standardised, observe)?;
     fit.head = standardizer.fold_back(&fit.head);
     Ok(fit)

@@ -2,15 +2,17 @@
 
 use crate::matrix::Rows;
 
-/// Features and labels of N images and the rows of two sides of the split, all borrowed.
+/// Features and labels of N rows and the rows of two sides of the split, all borrowed. A training
+/// image may have several rows, its views.
 ///
 /// List the rows in an order that depends on the index alone (by id, say): batches follow it.
 #[derive(Clone, Copy, Debug)]
 pub struct Problem<'a> {
-    rows: Rows<'a>,
-    labels_n: &'a [u32],
-    train: &'a [u32],
-    validation: &'a [u32],
+    pub(super) rows: Rows<'a>,
+    pub(super) labels_n: &'a [u32],
+    pub(super) train: &'a [u32],
+    pub(super) train_starts: Option<&'a [u32]>,
+    pub(super) validation: &'a [u32],
 }
 
 /// Why the data is no problem that a solver takes.
@@ -54,12 +56,16 @@ pub enum ProblemError {
     #[error("the training side has no images (hint: check the split)")]
     NoTrainingRows,
     /// There is nothing to tell apart.
-    #[error("all {count} training images are of class {label} (hint: check the split)")]
+    #[error("all training images are of class {label} (hint: check the split)")]
     OneClass {
-        /// Training rows.
-        count: usize,
         /// Their label.
         label: u32,
+    },
+    /// The training rows are not grouped by images.
+    #[error("the rows of training image {image} are none, out of order or of two labels")]
+    Group {
+        /// Number of the image on the training side.
+        image: usize,
     },
 }
 
@@ -77,7 +83,13 @@ impl<'a> Problem<'a> {
         train: &'a [u32],
         validation: &'a [u32],
     ) -> Result<Problem<'a>, ProblemError> {
-        let problem = Problem::checked(rows, labels_n, train, validation);
+        let problem = Problem {
+            rows,
+            labels_n,
+            train,
+            train_starts: None,
+            validation,
+        };
         if rows.count() != labels_n.len() {
             return Err(ProblemError::Count {
                 rows: rows.count(),
@@ -101,27 +113,35 @@ impl<'a> Problem<'a> {
         let &first = train.first().ok_or(ProblemError::NoTrainingRows)?;
         let label = problem.label(first);
         if train.iter().all(|&row| problem.label(row) == label) {
-            return Err(ProblemError::OneClass {
-                count: train.len(),
-                label,
-            });
+            return Err(ProblemError::OneClass { label });
         }
         Ok(problem)
     }
 
-    /// Keeps parts that are known to be fine.
-    pub(super) fn checked(
-        rows: Rows<'a>,
-        labels_n: &'a [u32],
-        train: &'a [u32],
-        validation: &'a [u32],
-    ) -> Problem<'a> {
-        Problem {
-            rows,
-            labels_n,
-            train,
-            validation,
+    /// Says which training rows are views of one image: those of image `i` are `starts[i]` to
+    /// `starts[i + 1]` (excluded) of the listed ones.
+    ///
+    /// # Errors
+    /// [`ProblemError::Group`] unless every listed row belongs to an image, and all of an image
+    /// have one label.
+    pub fn with_views(mut self, starts: &'a [u32]) -> Result<Problem<'a>, ProblemError> {
+        let images = starts.len().saturating_sub(1);
+        for image in 0..images {
+            let (start, end) = (starts[image] as usize, starts[image + 1] as usize);
+            let rows = self.train.get(start..end).unwrap_or_default();
+            let joins = start == 0 || image > 0;
+            let one_label = rows
+                .iter()
+                .all(|row| self.label(*row) == self.label(rows[0]));
+            if rows.is_empty() || !joins || !one_label {
+                return Err(ProblemError::Group { image });
+            }
         }
+        if starts.last().map(|end| *end as usize) != Some(self.train.len()) {
+            return Err(ProblemError::Group { image: images });
+        }
+        self.train_starts = Some(starts);
+        Ok(self)
     }
 
     /// The features, `[N, C]`.
@@ -139,9 +159,15 @@ impl<'a> Problem<'a> {
         self.labels_n[row as usize]
     }
 
-    /// Row numbers of the training side.
+    /// Row numbers of the training side, all views of an image one after the other.
     pub fn train(&self) -> &'a [u32] {
         self.train
+    }
+
+    /// Where each image's rows begin among them, and the end of the last one's; none if every row
+    /// is an image.
+    pub fn train_starts(&self) -> Option<&'a [u32]> {
+        self.train_starts
     }
 
     /// Row numbers of the validation side.
@@ -174,7 +200,34 @@ mod tests {
             Some(NotFinite { row: 2 })
         );
         assert_eq!(check(&[0, 1, 0, 1], &[], &[0]), Some(NoTrainingRows));
-        let one_class = Some(OneClass { count: 2, label: 1 });
+        let one_class = Some(OneClass { label: 1 });
         assert_eq!(check(&[0, 1, 0, 1], &[1, 3], &[0]), one_class);
+    }
+
+    #[test]
+    fn views_are_grouped_by_image() {
+        let values = [0.0, 1.0, 2.0, 3.0, 4.0];
+        let rows = Rows::new(&values, 1).unwrap();
+        let labels = [0, 0, 1, 1, 1];
+        let problem = Problem::new(rows, &labels, &[0, 1, 2, 3, 4], &[]).unwrap();
+        let check = |starts: &[u32]| problem.with_views(starts).err();
+        assert_eq!(check(&[0, 2, 5]), None);
+        assert_eq!(check(&[0, 1, 2, 3, 4, 5]), None);
+        for (starts, image) in [
+            (&[][..], 0),
+            (&[0], 0),
+            (&[1, 2, 5], 0),
+            (&[0, 3, 5], 0),
+            (&[0, 2, 2, 5], 1),
+            (&[0, 2, 1, 5], 1),
+            (&[0, 2, 4], 2),
+            (&[0, 2, 6], 1),
+        ] {
+            assert_eq!(
+                check(starts),
+                Some(ProblemError::Group { image }),
+                "{starts:?}"
+            );
+        }
     }
 }

@@ -16,6 +16,7 @@ use extractor::preprocess::{Layout, Preset};
 use extractor::runtime::{self, Flavour};
 use extractor::store::writer::SHARD_BYTES;
 use extractor::store::{Dtype, IDENTITY, Provenance, ShardWriter, Store, StoreJson, StoreKey, key};
+use extractor::view::Views;
 
 /// The real test data, `HEADSTART_TEST_DATA`; without it the test says so and passes.
 pub fn test_data() -> Option<PathBuf> {
@@ -74,7 +75,7 @@ pub fn extract(images: &Path, backbone: &Path, data_dir: &Path) -> (PathBuf, Pat
     let engine = OnnxRuntime::open(model.bytes(), &options).unwrap();
     let mut backbone = model.with_engine(Box::new(engine), 64);
     let store = Store::open(&folder).unwrap();
-    let plan = features::plan(&index, Some(&store));
+    let plan = features::plan(&index, Some(&store), &Views::identity());
     let job = Job {
         images: &Folder::new(images),
         folder: &folder,
@@ -92,6 +93,36 @@ pub const SHAPE: MapShape = MapShape {
     width: 2,
     channels: 5,
 };
+
+/// What a store of made-up features says of itself.
+pub fn made_up_store(dtype: Dtype) -> (StoreJson, Provenance) {
+    let json = StoreJson {
+        key: StoreKey {
+            format: 1,
+            backbone: Digest::of(b"made up"),
+            feature_tensor: "features".to_owned(),
+            input_layout: Layout::Nhwc,
+            feature_layout: None,
+            precision: "fp32".to_owned(),
+            decoder: "none".to_owned(),
+            exif: Exif::Ignore,
+            resize: "none".to_owned(),
+            input_size: [8, 8],
+            preset: Preset::Unit,
+            dtype,
+        },
+        backbone_name: "made-up".to_owned(),
+        backbone_trained: Some(false),
+    };
+    let provenance = Provenance {
+        engine: "none".to_owned(),
+        provider: "CPU".to_owned(),
+        processor: "none".to_owned(),
+        headstart: "test".to_owned(),
+        batch_size: 1,
+    };
+    (json, provenance)
+}
 
 /// A number in [0, 1) that depends on `n` alone.
 pub fn noise(n: u64) -> f32 {
@@ -166,43 +197,44 @@ impl MadeUp {
 
     /// Adds rows for the given entries to the made-up store below `data_dir/features`.
     pub fn write_rows(&self, data_dir: &Path, entries: &[usize], dtype: Dtype) -> PathBuf {
-        let json = StoreJson {
-            key: StoreKey {
-                format: 1,
-                backbone: Digest::of(b"made up"),
-                feature_tensor: "features".to_owned(),
-                input_layout: Layout::Nhwc,
-                feature_layout: None,
-                precision: "fp32".to_owned(),
-                decoder: "none".to_owned(),
-                exif: Exif::Ignore,
-                resize: "none".to_owned(),
-                input_size: [8, 8],
-                preset: Preset::Unit,
-                dtype,
-            },
-            backbone_name: "made-up".to_owned(),
-            backbone_trained: Some(false),
-        };
+        self.write_views(data_dir, entries, &[IDENTITY], dtype)
+    }
+
+    /// The same with a row for each of `views`, of other numbers for each.
+    pub fn write_views(
+        &self,
+        data_dir: &Path,
+        entries: &[usize],
+        views: &[&str],
+        dtype: Dtype,
+    ) -> PathBuf {
+        let (json, provenance) = made_up_store(dtype);
         let folder = key::create(&data_dir.join("features"), &json).unwrap();
-        let provenance = Provenance {
-            engine: "none".to_owned(),
-            provider: "CPU".to_owned(),
-            processor: "none".to_owned(),
-            headstart: "test".to_owned(),
-            batch_size: 1,
-        };
         let mut writer = ShardWriter::new(&folder, &json.key, &provenance, SHAPE, SHARD_BYTES);
         for &i in entries {
-            let entry = &self.entries[i];
-            let lean = if entry.label == Some(1) { 0.6 } else { 0.0 };
-            let map = (0..SHAPE.len() as u64)
-                .map(|j| noise(i as u64 * 1000 + j) + if j % 5 == 0 { lean } else { 0.0 })
-                .collect();
-            writer.write(&[entry.id], IDENTITY, map).unwrap();
+            for view in views {
+                let rows = [(self.entries[i].id, *view)];
+                writer.write(&rows, self.map(i, view)).unwrap();
+            }
         }
         writer.finish().unwrap();
         folder
+    }
+
+    /// The feature map of a view of an entry.
+    pub fn map(&self, i: usize, view: &str) -> Vec<f32> {
+        let lean = if self.entries[i].label == Some(1) {
+            0.6
+        } else {
+            0.0
+        };
+        let of_view = match view {
+            IDENTITY => 0,
+            view => u64::from(Digest::of(view.as_bytes()).0[0]) << 32,
+        };
+        (0..SHAPE.len() as u64)
+            .map(|j| noise(of_view + i as u64 * 1000 + j) + if j % 5 == 0 { lean } else { 0.0 })
+            .collect()
     }
 
     /// Index and all rows.

@@ -1,6 +1,6 @@
 //! `extractor store inspect`.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 
 use serde_json::json;
@@ -11,7 +11,8 @@ use crate::features::{self, Plan};
 use crate::files::{escape, escape_path, grouped};
 use crate::index::Index;
 use crate::store::inspect::{Inspection, inspect};
-use crate::store::{Rejected, Store, StoreKey};
+use crate::store::{IDENTITY, Rejected, Store, StoreKey};
+use crate::view::{View, Views};
 
 /// Lines of text a list; JSON has all.
 const SHOWN: usize = 20;
@@ -24,6 +25,14 @@ pub struct Args {
     /// Say what of this index is done, class by class.
     #[arg(long, value_name = "FILE")]
     index: Option<PathBuf>,
+    /// Views that an image of the index must have to be done, as for extractor features.
+    #[arg(
+        long,
+        value_name = "LIST",
+        default_value = "identity",
+        requires = "index"
+    )]
+    views: Views,
 }
 
 /// Images (ids) of a class and what the store has of them.
@@ -50,13 +59,16 @@ impl Args {
             None => list(
                 &mut text,
                 &inspection.rejected,
-                |Rejected { id, reason }| format!("rejected  {id}: {}", reason.replace('\n', " ")),
+                |Rejected { id, reason, .. }| {
+                    format!("rejected  {id}: {}", reason.replace('\n', " "))
+                },
             ),
             Some(index) => {
-                let plan = features::plan(index, Some(&store));
+                let views = self.views.clone().with_identity();
+                let plan = features::plan(index, Some(&store), &views);
                 let classes = class_counts(index, &plan);
-                text += &coverage_text(index, &plan, &classes);
-                value["index"] = coverage_json(index, &plan, &classes);
+                text += &coverage_text(index, &plan, &classes, &views);
+                value["index"] = coverage_json(index, &plan, &classes, &views);
                 outcome = match (plan.missing.len(), plan.rejected.len()) {
                     (0, 0) => Outcome::Done,
                     (0, _) => Outcome::Skipped,
@@ -106,13 +118,16 @@ fn store_text(store: &Store, inspection: &Inspection) -> String {
     let maps = store.map_shape();
     text += &format!(
         "rows      {} images{}\nshards    {}, {}\nrejected  {} images\n",
-        grouped(store.len() as u64),
+        grouped(inspection.images as u64),
         maps.map(|s| format!(", maps {s} {}", key.dtype))
             .unwrap_or_default(),
         grouped(total.shards as u64),
         size(total.bytes),
         grouped(inspection.rejected.len() as u64),
     );
+    if !is_plain(&inspection.views) {
+        text += &format!("views     {}\n", views_text(&inspection.views));
+    }
     if inspection.duplicates > 0 {
         text += &format!(
             "duplicate {} rows (store compact removes them)\n",
@@ -132,6 +147,29 @@ fn store_text(store: &Store, inspection: &Inspection) -> String {
         );
     }
     text
+}
+
+/// Whether there is no view but `identity`.
+fn is_plain(views: &[(String, usize)]) -> bool {
+    views.iter().all(|(name, _)| name == IDENTITY)
+}
+
+/// `identity 2,400 rows, hflip 2,399 rows, crop-1 to crop-8 2,400 rows each`.
+fn views_text(views: &[(String, usize)]) -> String {
+    let known = |name: &str| name.parse::<View>().ok();
+    let groups = views.chunk_by(|(a, rows_a), (b, rows_b)| match (known(a), known(b)) {
+        (Some(View::Crop(a)), Some(View::Crop(b))) => a + 1 == b && rows_a == rows_b,
+        _ => false,
+    });
+    let group = |group: &[(String, usize)]| {
+        let rows = grouped(group[0].1 as u64);
+        match group {
+            [(name, _)] => format!("{} {rows} rows", escape(name.as_bytes())),
+            [first, .., last] => format!("{} to {} {rows} rows each", first.0, last.0),
+            [] => unreachable!("a group has a view"),
+        }
+    };
+    groups.map(group).collect::<Vec<_>>().join(", ")
 }
 
 /// Every field of a key, so that none can be forgotten.
@@ -159,7 +197,9 @@ fn store_json(store: &Store, inspection: &Inspection) -> serde_json::Value {
         "backbone_trained": store.backbone_trained(),
         "key": store.key(),
         "provenances": provenances,
-        "images": store.len(),
+        "images": inspection.images,
+        "rows": store.len(),
+        "views": inspection.views.iter().cloned().collect::<BTreeMap<_, _>>(),
         "map_shape": store.map_shape().map(|s| [s.height, s.width, s.channels]),
         "total": inspection.total,
         "duplicate_rows": inspection.duplicates,
@@ -190,8 +230,8 @@ fn class_counts(index: &Index, plan: &Plan) -> Vec<ClassCounts> {
         counts[label].done += 1;
     }
     let id = |position: &u32| index.entry(*position as usize).id;
-    for position in &plan.missing {
-        let class = &mut counts[labels[&id(position)]];
+    for (position, _) in plan.missing.iter() {
+        let class = &mut counts[labels[&id(&position)]];
         class.missing += 1;
         class.done -= 1;
     }
@@ -204,9 +244,13 @@ fn class_counts(index: &Index, plan: &Plan) -> Vec<ClassCounts> {
     counts
 }
 
-fn coverage_text(index: &Index, plan: &Plan, classes: &[ClassCounts]) -> String {
+fn coverage_text(index: &Index, plan: &Plan, classes: &[ClassCounts], views: &Views) -> String {
+    let of_views = match views.is_identity() {
+        true => String::new(),
+        false => format!(" with the views {views}"),
+    };
     let mut text = format!(
-        "index     {} images: {} done, {} rejected, {} missing\n",
+        "index     {} images{of_views}: {} done, {} rejected, {} missing\n",
         grouped((plan.cached + plan.rejected.len() + plan.missing.len()) as u64),
         grouped(plan.cached as u64),
         grouped(plan.rejected.len() as u64),
@@ -225,17 +269,27 @@ fn coverage_text(index: &Index, plan: &Plan, classes: &[ClassCounts]) -> String 
             grouped(class.missing as u64),
         );
     }
+    let missing: Vec<(u32, &[View])> = plan.missing.iter().collect();
     let path = |position: &u32| index.entry(*position as usize).path;
     list(&mut text, &plan.rejected, |(position, reason)| {
         format!("rejected  {}", skipped_line(path(position), reason))
     });
-    list(&mut text, &plan.missing, |position| {
-        format!("missing   {}", escape(path(position)))
+    list(&mut text, &missing, |(position, lacking)| {
+        let path = escape(path(position));
+        match views.is_identity() {
+            true => format!("missing   {path}"),
+            false => format!("missing   {path}: {}", Views::from_iter(lacking.to_vec())),
+        }
     });
     text
 }
 
-fn coverage_json(index: &Index, plan: &Plan, classes: &[ClassCounts]) -> serde_json::Value {
+fn coverage_json(
+    index: &Index,
+    plan: &Plan,
+    classes: &[ClassCounts],
+    views: &Views,
+) -> serde_json::Value {
     let entry = |position: &u32| index.entry(*position as usize);
     let rejected = plan.rejected.iter().map(|(position, reason)| {
         let entry = entry(position);
@@ -244,9 +298,11 @@ fn coverage_json(index: &Index, plan: &Plan, classes: &[ClassCounts]) -> serde_j
     let missing = plan
         .missing
         .iter()
-        .map(|position| escape(entry(position).path));
+        .map(|(position, _)| escape(entry(&position).path));
     json!({
+        "views": views.iter().map(View::to_string).collect::<Vec<_>>(),
         "done": plan.cached,
+        "missing_rows": plan.missing.rows(),
         "classes": classes,
         "rejected": rejected.collect::<Vec<_>>(),
         "missing": missing.collect::<Vec<_>>(),

@@ -34,6 +34,14 @@ pub(super) fn text(dataset: &Dataset, record: &RunRecord, folder: &str) -> Strin
         record.classes[0],
         record.classes[1],
     );
+    if !dataset.views.is_identity() {
+        let rows = grouped(dataset.train_rows().len() as u64);
+        let views = &dataset.views;
+        let _ = writeln!(
+            text,
+            "views      train {views} ({rows} rows); validation and test identity"
+        );
+    }
     let out = dataset.left_out;
     if out != Default::default() {
         let _ = writeln!(

@@ -1,0 +1,135 @@
+//! Input batches: images are read and decoded, each once for all of its views, and every view
+//! takes a slot.
+//!
+//! Must not know about engines or stores.
+
+use rayon::prelude::*;
+
+use super::plan::Work;
+use crate::decode::{self, Exif, RgbImage};
+use crate::digest::Digest;
+use crate::images::{ImageBytes, Images};
+use crate::index::{Entry, Index};
+use crate::preprocess::Preprocessor;
+use crate::view::View;
+
+/// Why an image has no input.
+#[derive(Debug, Clone)]
+pub(super) enum Trouble {
+    /// It cannot be decoded: that follows from its bytes.
+    Broken(String),
+    /// Its bytes could not be had; nothing is known about the id.
+    Absent(String),
+}
+
+/// What one image has in a batch: some of its views, one slot each.
+pub(super) struct Part<'a> {
+    pub entry: Entry<'a>,
+    pub views: &'a [View],
+    /// Whether views of this image lie in the batch before.
+    pub continues: bool,
+    /// Whether these are the last ones.
+    pub ends: bool,
+    pub loaded: Result<(), Trouble>,
+}
+
+/// A full input batch on its way to the backbone.
+pub(super) struct InputBatch<'a> {
+    /// The slots in order; those of images in trouble, and those left over, are zero.
+    pub parts: Vec<Part<'a>>,
+    pub input: Vec<f32>, // [batch_size, H, W, 3] or [batch_size, 3, H, W]
+}
+
+/// Cuts the work into batches and loads them.
+pub(super) struct Loader<'a> {
+    pub images: &'a dyn Images,
+    pub index: &'a Index,
+    pub exif: Exif,
+    pub preprocessor: Preprocessor,
+    pub batch_size: usize,
+}
+
+impl<'a> Loader<'a> {
+    /// Loads batch after batch and hands each to `send`, until that returns false.
+    pub fn load(&self, work: &'a Work, mut send: impl FnMut(InputBatch<'a>) -> bool) {
+        let mut parts = Vec::new();
+        let mut free = self.batch_size;
+        let mut held = None; // the image whose views reach into the next batch
+        for (position, mut views) in work.iter() {
+            let entry = self.index.entry(position as usize);
+            let mut continues = false;
+            while !views.is_empty() {
+                let (now, later) = views.split_at(views.len().min(free));
+                parts.push(Part {
+                    entry,
+                    views: now,
+                    continues,
+                    ends: later.is_empty(),
+                    loaded: Ok(()),
+                });
+                (views, continues) = (later, true);
+                free -= now.len();
+                if free == 0 {
+                    if !send(self.batch(std::mem::take(&mut parts), &mut held)) {
+                        return;
+                    }
+                    free = self.batch_size;
+                }
+            }
+        }
+        if !parts.is_empty() {
+            send(self.batch(parts, &mut held));
+        }
+    }
+
+    /// Loads the parts' images in parallel. `held` is the image that the first part continues, and
+    /// becomes the one that the last part leaves to be continued.
+    fn batch(
+        &self,
+        parts: Vec<Part<'a>>,
+        held: &mut Option<Result<RgbImage, Trouble>>,
+    ) -> InputBatch<'a> {
+        let slot = self.preprocessor.len();
+        let mut input = vec![0.0; self.batch_size * slot];
+        let mut rest = &mut input[..];
+        let mut jobs = Vec::with_capacity(parts.len());
+        for part in parts {
+            let (slots, others) = rest.split_at_mut(part.views.len() * slot);
+            rest = others;
+            let image = if part.continues { held.take() } else { None };
+            jobs.push((part, slots, image));
+        }
+        let mut loaded: Vec<(Part, Option<_>)> = jobs
+            .into_par_iter()
+            .map(|(mut part, slots, image)| {
+                let image = image.unwrap_or_else(|| self.image(&part.entry));
+                match &image {
+                    Ok(image) => part
+                        .views
+                        .iter()
+                        .zip(slots.chunks_exact_mut(slot))
+                        .for_each(|(view, slot)| {
+                            let view = view.apply(image, &part.entry.id);
+                            self.preprocessor.apply(&view, slot);
+                        }),
+                    Err(trouble) => part.loaded = Err(trouble.clone()),
+                }
+                let needed_again = !part.ends;
+                (part, needed_again.then_some(image))
+            })
+            .collect();
+        *held = loaded.last_mut().and_then(|(_, image)| image.take());
+        InputBatch {
+            parts: loaded.into_iter().map(|(part, _)| part).collect(),
+            input,
+        }
+    }
+
+    fn image(&self, entry: &Entry) -> Result<RgbImage, Trouble> {
+        let bytes: ImageBytes = self.images.read(entry.path).map_err(Trouble::Absent)?;
+        if Digest::of(&bytes) != entry.id {
+            return Err(Trouble::Absent("changed since it was indexed".to_owned()));
+        }
+        decode::decode_oriented(&bytes, self.exif).map_err(|e| Trouble::Broken(e.to_string()))
+    }
+}

@@ -1,0 +1,93 @@
+//! What of an index is still to be computed: which images, and which of their views.
+//!
+//! Must not know how anything is computed.
+
+use crate::index::Index;
+use crate::store::Store;
+use crate::view::{View, Views};
+
+/// Views that images lack. Takes 8 bytes an image.
+#[derive(Debug, Default)]
+pub struct Work {
+    images: Vec<(u32, u32)>, // position in the index, number of the set of views
+    sets: Vec<Vec<View>>,
+    rows: usize,
+}
+
+impl Work {
+    /// Adds an image, by its position in the index, and the views that it lacks.
+    pub fn push(&mut self, position: u32, views: &[View]) {
+        // Almost all images lack the same views.
+        let known = self.sets.iter().rposition(|set| set == views);
+        let set = known.unwrap_or_else(|| {
+            self.sets.push(views.to_vec());
+            self.sets.len() - 1
+        });
+        let set = u32::try_from(set).expect("fewer sets than images");
+        self.images.push((position, set));
+        self.rows += views.len();
+    }
+
+    /// Number of images.
+    pub fn len(&self) -> usize {
+        self.images.len()
+    }
+
+    /// Whether nothing is to be done.
+    pub fn is_empty(&self) -> bool {
+        self.images.is_empty()
+    }
+
+    /// Number of rows.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Positions in the index and the views to be computed, in order.
+    pub fn iter(&self) -> impl Iterator<Item = (u32, &[View])> {
+        let images = self.images.iter();
+        images.map(|&(position, set)| (position, &self.sets[set as usize][..]))
+    }
+}
+
+/// The images of an index, sorted by what the store knows of them.
+#[derive(Debug, Default)]
+pub struct Plan {
+    /// Images that lack wanted views, in the index's order, one an id.
+    pub missing: Work,
+    /// Images with a row of every wanted view.
+    pub cached: usize,
+    /// Wanted rows of the images of the index that are there.
+    pub cached_rows: usize,
+    /// Positions of images that lack nothing that can be had, but a row all the same, with the
+    /// reason.
+    pub rejected: Vec<(u32, String)>,
+}
+
+/// Which of the wanted `views` of the images of `index` are not in `store` yet; all of them, if
+/// there is no store yet.
+pub fn plan(index: &Index, store: Option<&Store>, views: &Views) -> Plan {
+    let named: Vec<(View, String)> = views.iter().map(|v| (*v, v.to_string())).collect();
+    let mut plan = Plan::default();
+    let mut missing = Vec::new();
+    for position in index.unique() {
+        let id = index.entry(position as usize).id;
+        let mut rejected = None;
+        missing.clear();
+        for (view, name) in &named {
+            match store {
+                Some(store) if store.locate(&id, name).is_some() => plan.cached_rows += 1,
+                Some(store) if store.rejected_view(&id, name).is_some() => {
+                    rejected = rejected.or(store.rejected_view(&id, name));
+                }
+                _ => missing.push(*view),
+            }
+        }
+        match rejected {
+            _ if !missing.is_empty() => plan.missing.push(position, &missing),
+            Some(reason) => plan.rejected.push((position, reason.to_owned())),
+            None => plan.cached += 1,
+        }
+    }
+    plan
+}

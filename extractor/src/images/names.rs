@@ -154,7 +154,7 @@ pub(super) fn clean(raw: &[u8]) -> Result<Option<Vec<u8>>, &'static str> {
     let parts: Vec<&[u8]> = components()
         .filter(|c| !c.is_empty() && *c != b".")
         .collect();
-    let hidden = |c: &&[u8]| c.starts_with(b".") || *c == b"__MACOSX";
+    let hidden = |c: &[u8]| c.starts_with(b".") || c == b"__MACOSX";
     if parts.is_empty() || parts.iter().any(|c| hidden(c)) {
         return Ok(None);
     }

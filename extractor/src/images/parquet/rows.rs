@@ -160,12 +160,15 @@ fn append(images: &mut Block, column: &ArrayRef) -> Result<()> {
 /// A block that one thread decodes while others wait for it.
 type Slot = Arc<OnceLock<std::result::Result<Block, String>>>;
 
+/// Shard, row group and block.
+type Place = (usize, usize, usize);
+
 /// All rows of a data set, numbered through.
 pub(super) struct Rows {
     shards: Vec<Shard>,
     /// First row of each shard, and behind the last.
     starts: Vec<usize>,
-    kept: Mutex<VecDeque<((usize, usize, usize), Slot)>>,
+    kept: Mutex<VecDeque<(Place, Slot)>>,
 }
 
 impl Rows {
@@ -182,7 +185,7 @@ impl Rows {
     }
 
     /// The slot of a block, which becomes the latest; the oldest ones leave.
-    fn slot(&self, place: (usize, usize, usize)) -> Slot {
+    fn slot(&self, place: Place) -> Slot {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let found = kept.iter().position(|(p, _)| *p == place);
         let slot = found

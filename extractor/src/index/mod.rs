@@ -11,7 +11,7 @@
 //! | column | type | |
 //! |---|---|---|
 //! | `id` | `fixed_size_binary[32]`, not null | SHA-256 of the image file's bytes |
-//! | `path` | `binary`, not null | path relative to the root, the file system's own bytes, `/` between components |
+//! | `path` | `binary`, not null | path relative to the root (the folder of images or of the manifest, or the archive), the file system's own bytes, `/` between components; absolute for a file that a manifest names from elsewhere |
 //! | `label` | `dictionary<int32, utf8>`, nullable | class; the dictionary MUST be the sorted list of all classes, so that the code is the label number; null for an unlabelled image |
 //!
 //! The schema metadata MUST hold `headstart.format` = `index`, `headstart.version` = `1`,
@@ -22,6 +22,7 @@
 mod cache;
 mod file;
 mod folder;
+mod listed;
 mod notes;
 
 use std::collections::BTreeMap;
@@ -33,6 +34,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::digest::{Digest, ImageId};
 use crate::files::FileError;
+use crate::images::InputError;
 use crate::paths::Paths;
 use crate::walk::WalkError;
 pub use cache::DigestCache;
@@ -69,6 +71,9 @@ pub enum IndexError {
     /// The folder of images cannot be walked.
     #[error(transparent)]
     Walk(#[from] WalkError),
+    /// The data set cannot be opened or listed.
+    #[error(transparent)]
+    Input(#[from] InputError),
     /// The index file cannot be read or written.
     #[error(transparent)]
     File(#[from] FileError),

@@ -1,7 +1,7 @@
 # The verbs a person types. `make help` lists them.
 #
 # Variables:
-#   DATA=DIR          folder of images, one sub-folder a class    [data/PetImages]
+#   DATA=PATH         folder of images, manifest or archive       [data/PetImages]
 #   BACKBONE=FILE     backbone, an ONNX file                      [data/backbones/resnet50.onnx]
 #   STORE=DIR         folder of feature stores                    [data/features]
 #   EP=auto|cpu|cuda  execution provider                          [auto]
@@ -80,7 +80,7 @@ train-head: check build ## train a head on cached features (stage two)
 
 .PHONY: check
 check:
-	@[ -z "$(DATA)" ] || [ -d "$(DATA)" ] || { echo "error: DATA=$(DATA) is not a folder (hint: it must hold one sub-folder of images a class)" >&2; exit 1; }
+	@[ -z "$(DATA)" ] || [ -e "$(DATA)" ] || { echo "error: DATA=$(DATA) does not exist (hint: name a folder with one sub-folder of images a class, a manifest or an archive)" >&2; exit 1; }
 	@[ -z "$(BACKBONE)" ] || [ -f "$(BACKBONE)" ] || { echo "error: BACKBONE=$(BACKBONE) is not a file (hint: make backbone exports the ImageNet ResNet50)" >&2; exit 1; }
 
 .PHONY: demo
@@ -116,6 +116,7 @@ test-all: test ## all tests: adds the slow ones and the Python peers
 	$(CARGO) test --release --locked -p head-trainer --test accuracy -- --ignored
 	$(PYTHON) scripts/test_export_resnet50.py
 	$(PYTHON) scripts/test_read_store.py
+	$(PYTHON) scripts/test_inputs.py
 
 .PHONY: bench
 bench: ## benchmarks: WHAT=head times the solvers, WHAT=store writing, pooling and cached runs

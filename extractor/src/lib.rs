@@ -13,6 +13,8 @@ pub mod features;
 pub mod files;
 pub mod images;
 pub mod index;
+mod numbers;
+pub mod paths;
 pub mod preprocess;
 pub mod progress;
 mod quietly;

@@ -4,15 +4,21 @@
 //! Rules: folders directly below the root are the classes; everything below a class folder, at
 //! any depth, belongs to it; files directly in the root have no class. Names beginning with a dot
 //! are ignored. Symbolic links are followed, except to folders that are in the tree anyway, and no
-//! folder is entered twice. Sockets, pipes and devices are ignored without opening them. Must not
-//! know what an image is.
+//! folder is entered twice. Sockets, pipes and devices are ignored without opening them. A regular
+//! file is listed and not looked at. Must not know what an image is.
+//!
+//! Takes a path's bytes and 8 bytes more a file, and as long as a folder is walked a name's bytes
+//! and 9 bytes more for each of its entries.
 
 use std::collections::HashSet;
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+
+use crate::paths::Paths;
 
 /// A file that could not be used, and why. Shown as `path: reason`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,26 +32,18 @@ pub struct Skipped {
 /// What a walk found.
 #[derive(Debug, Default)]
 pub struct Walk {
-    /// Regular files, by path relative to the root, in ascending order of the paths' bytes
-    /// (compared component by component).
-    pub files: Vec<FoundFile>,
+    /// Regular files (or links to one), by path relative to the root, in ascending order of the
+    /// paths' bytes (compared component by component).
+    pub files: Paths,
+    /// For each file the number of its class in [`Walk::classes`]; -1 for a file directly in the
+    /// root.
+    pub labels: Vec<i32>,
     /// Names of all class folders, sorted, those without files included.
     pub classes: Vec<String>,
-    /// Broken links, unreadable files and folders.
+    /// Broken links, unreadable folders.
     pub skipped: Vec<Skipped>,
     /// Hidden files, pipes, sockets, devices and folders seen before.
     pub ignored: usize,
-}
-
-/// A regular file (or a link to one).
-#[derive(Debug, PartialEq, Eq)]
-pub struct FoundFile {
-    /// Path relative to the root.
-    pub path: Vec<u8>,
-    /// Number of its class in [`Walk::classes`]; none for a file directly in the root.
-    pub class: Option<u32>,
-    /// The file's metadata as far as they tell whether it changes.
-    pub stamp: Stamp,
 }
 
 /// What tells that a file is still the same.
@@ -113,30 +111,30 @@ pub fn walk(root: &Path) -> Result<Walk, WalkError> {
     let metadata = fs::metadata(root).map_err(root_error)?;
     walker.real.insert((metadata.dev(), metadata.ino()));
     walker.mark_real_folders(root);
-    let entries = sorted_entries(root).map_err(root_error)?;
-    for (name, path) in entries {
-        match walker.look(&path, &name) {
+    let listing = Listing::of(root).map_err(root_error)?;
+    for (name, kind) in listing.iter() {
+        let path = root.join(OsStr::from_bytes(name));
+        match walker.look(&path, name, kind) {
             Seen::Folder => {
-                let class = String::from_utf8(name.clone())
-                    .map_err(|_| WalkError::ClassName(crate::files::escape(&name)))?;
+                let class = String::from_utf8(name.to_vec())
+                    .map_err(|_| WalkError::ClassName(crate::files::escape(name)))?;
                 walker.walk.classes.push(class);
-                let number = walker.walk.classes.len() as u32 - 1;
-                walker.enter(&path, &name, number);
+                let number = walker.walk.classes.len() as i32 - 1;
+                walker.enter(&path, name, number);
             }
-            Seen::File(stamp) => walker.walk.files.push(FoundFile {
-                path: name,
-                class: None,
-                stamp,
-            }),
+            Seen::File => walker.found(name, -1),
             Seen::Nothing => {}
         }
     }
-    Ok(walker.walk)
+    let mut walk = walker.walk;
+    walk.files.shrink_to_fit();
+    walk.labels.shrink_to_fit();
+    Ok(walk)
 }
 
 enum Seen {
     Folder,
-    File(Stamp),
+    File,
     Nothing,
 }
 
@@ -166,58 +164,54 @@ impl Walker {
     }
 
     /// What `path` is, links followed; a folder reached by a link is marked as entered.
-    fn look(&mut self, path: &Path, relative: &[u8]) -> Seen {
+    fn look(&mut self, path: &Path, relative: &[u8], kind: Kind) -> Seen {
         let name = relative.rsplit(|&b| b == b'/').next().unwrap_or_default();
-        if name.starts_with(b".") {
-            self.walk.ignored += 1;
-            return Seen::Nothing;
-        }
-        match fs::metadata(path) {
-            Ok(m) if m.is_dir() => {
-                let folder = (m.dev(), m.ino());
-                let is_real = self.real.contains(&folder);
-                let is_link = fs::symlink_metadata(path).is_ok_and(|m| m.is_symlink());
-                let enter = if is_real {
-                    !is_link
-                } else {
-                    self.entered.insert(folder)
-                };
-                if enter {
-                    Seen::Folder
-                } else {
-                    self.walk.ignored += 1;
-                    Seen::Nothing
+        let seen = match kind {
+            _ if name.starts_with(b".") => Seen::Nothing,
+            Kind::File => Seen::File,
+            Kind::Other => Seen::Nothing,
+            Kind::Folder | Kind::Link => match fs::metadata(path) {
+                Ok(m) if m.is_dir() => {
+                    let folder = (m.dev(), m.ino());
+                    let enter = match self.real.contains(&folder) {
+                        true => kind == Kind::Folder,
+                        false => self.entered.insert(folder),
+                    };
+                    if enter { Seen::Folder } else { Seen::Nothing }
                 }
-            }
-            Ok(m) if m.is_file() => Seen::File(Stamp::of(&m)),
-            Ok(_) => {
-                self.walk.ignored += 1;
-                Seen::Nothing
-            }
-            Err(e) => {
-                self.skip(relative, describe(&e));
-                Seen::Nothing
+                Ok(m) if m.is_file() => Seen::File,
+                Ok(_) => Seen::Nothing,
+                Err(e) => {
+                    self.skip(relative, describe(&e));
+                    return Seen::Nothing;
+                }
+            },
+        };
+        if matches!(seen, Seen::Nothing) {
+            self.walk.ignored += 1;
+        }
+        seen
+    }
+
+    fn enter(&mut self, folder: &Path, relative: &[u8], class: i32) {
+        let listing = match Listing::of(folder) {
+            Ok(listing) => listing,
+            Err(e) => return self.skip(relative, format!("unreadable folder: {}", describe(&e))),
+        };
+        for (name, kind) in listing.iter() {
+            let path = folder.join(OsStr::from_bytes(name));
+            let relative = [relative, b"/", name].concat();
+            match self.look(&path, &relative, kind) {
+                Seen::Folder => self.enter(&path, &relative, class),
+                Seen::File => self.found(&relative, class),
+                Seen::Nothing => {}
             }
         }
     }
 
-    fn enter(&mut self, folder: &Path, relative: &[u8], class: u32) {
-        let entries = match sorted_entries(folder) {
-            Ok(entries) => entries,
-            Err(e) => return self.skip(relative, format!("unreadable folder: {}", describe(&e))),
-        };
-        for (name, path) in entries {
-            let relative = [relative, b"/", &name].concat();
-            match self.look(&path, &relative) {
-                Seen::Folder => self.enter(&path, &relative, class),
-                Seen::File(stamp) => self.walk.files.push(FoundFile {
-                    path: relative,
-                    class: Some(class),
-                    stamp,
-                }),
-                Seen::Nothing => {}
-            }
-        }
+    fn found(&mut self, relative: &[u8], class: i32) {
+        self.walk.files.push(relative);
+        self.walk.labels.push(class);
     }
 
     fn skip(&mut self, relative: &[u8], reason: String) {
@@ -238,12 +232,51 @@ pub(crate) fn describe(error: &io::Error) -> String {
     }
 }
 
-fn sorted_entries(folder: &Path) -> io::Result<Vec<(Vec<u8>, PathBuf)>> {
-    let mut entries = fs::read_dir(folder)?
-        .map(|entry| entry.map(|e| (e.file_name().as_bytes().to_vec(), e.path())))
-        .collect::<io::Result<Vec<_>>>()?;
-    entries.sort();
-    Ok(entries)
+/// What a folder's entry is, links not followed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    File,
+    Folder,
+    Link,
+    Other,
+}
+
+/// A folder's entries.
+struct Listing {
+    names: Paths,
+    kinds: Vec<Kind>,
+    sorted: Vec<u32>,
+}
+
+impl Listing {
+    fn of(folder: &Path) -> io::Result<Listing> {
+        let (mut names, mut kinds) = (Paths::default(), Vec::new());
+        for entry in fs::read_dir(folder)? {
+            let entry = entry?;
+            names.push(entry.file_name().as_bytes());
+            // One that vanished since is found gone when it is looked at.
+            kinds.push(match entry.file_type() {
+                Ok(kind) if kind.is_dir() => Kind::Folder,
+                Ok(kind) if kind.is_symlink() => Kind::Link,
+                Ok(kind) if !kind.is_file() => Kind::Other,
+                _ => Kind::File,
+            });
+        }
+        let count = u32::try_from(kinds.len()).map_err(io::Error::other)?;
+        let mut sorted: Vec<u32> = (0..count).collect();
+        sorted.sort_unstable_by_key(|i| names.get(*i as usize));
+        Ok(Listing {
+            names,
+            kinds,
+            sorted,
+        })
+    }
+
+    /// Names in ascending order, with what they are.
+    fn iter(&self) -> impl Iterator<Item = (&[u8], Kind)> {
+        let sorted = self.sorted.iter().map(|i| *i as usize);
+        sorted.map(|i| (self.names.get(i), self.kinds[i]))
+    }
 }
 
 #[cfg(test)]
@@ -252,10 +285,7 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     fn paths(walk: &Walk) -> Vec<String> {
-        walk.files
-            .iter()
-            .map(|f| crate::files::escape(&f.path))
-            .collect()
+        walk.files.iter().map(crate::files::escape).collect()
     }
 
     #[test]
@@ -278,8 +308,7 @@ mod tests {
         assert_eq!(found.classes, ["Cat", "Dog", "Empty"]);
         let expected = ["Cat/deep/er/1.jpg", "Dog/10.jpg", "Dog/2.jpg", "loose.jpg"];
         assert_eq!(paths(&found), expected);
-        let classes: Vec<_> = found.files.iter().map(|f| f.class).collect();
-        assert_eq!(classes, [Some(0), Some(1), Some(1), None]);
+        assert_eq!(found.labels, [0, 1, 1, -1]);
         assert_eq!(found.ignored, 2);
     }
 

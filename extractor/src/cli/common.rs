@@ -128,16 +128,15 @@ pub fn set_threads(wanted: Option<u16>) -> anyhow::Result<usize> {
     Ok(threads)
 }
 
-/// Where the index of the images in `dir` lies by default: `DATA/indexes/NAME-DIGEST.arrow`, the
-/// digest being that of the folder's absolute path.
+/// Where the index of the data set `dir` lies by default: `DATA/indexes/NAME-DIGEST.arrow`, the
+/// digest being that of its absolute path.
 ///
 /// # Errors
 /// When `dir` does not exist.
 pub fn default_index_path(data_dir: &Path, dir: &Path) -> anyhow::Result<PathBuf> {
     use std::os::unix::ffi::OsStrExt;
-    let absolute = dir
-        .canonicalize()
-        .with_context(|| format!("cannot find the folder of images {}", escape_path(dir)))?;
+    let absolute = crate::images::canonical(dir)
+        .with_context(|| format!("cannot find the data set {}", escape_path(dir)))?;
     let name = absolute.file_name().unwrap_or_default().to_string_lossy();
     let name: String = name
         .chars()

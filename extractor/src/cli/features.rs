@@ -14,7 +14,7 @@ use crate::decode::Exif;
 use crate::engine::{Engine, EngineOptions, OnnxRuntime, Provider};
 use crate::features::{self, Counts, Extracted, Job, Report};
 use crate::files::{counted, counted_as, escape_path, grouped};
-use crate::images::Folder;
+use crate::images::{Columns, DataSet};
 use crate::index::Indexed;
 use crate::preprocess::Preset;
 use crate::progress::Progress;
@@ -25,7 +25,9 @@ use crate::view::{View, Views};
 /// Flags of `extractor features`, as typed.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Folder of images: one sub-folder a class.
+    /// The images: a folder with one sub-folder a class, a manifest (.csv, .tsv, .parquet, a folder
+    /// of .parquet), or a .zip or .tar archive, which is read in place.
+    #[arg(value_name = "DATA")]
     dir: PathBuf,
     /// The backbone: an ONNX file, with its description (.toml) beside it.
     #[arg(long, value_name = "FILE")]
@@ -67,6 +69,8 @@ pub struct Args {
     /// Read every file again instead of trusting unchanged time stamps.
     #[arg(long)]
     rehash: bool,
+    #[command(flatten)]
+    columns: Columns,
     /// Size of a shard, for tests.
     #[arg(long, hide = true, default_value_t = writer::SHARD_BYTES, value_name = "N")]
     shard_bytes: usize,
@@ -98,7 +102,8 @@ impl Args {
             Some(path) => path.clone(),
             None => default_index_path(&output.data_dir, &self.dir)?,
         };
-        let indexed = index::make(&self.dir, &index_path, self.strict, self.rehash, output)?;
+        let images = DataSet::open(&self.dir, &self.columns)?;
+        let indexed = index::make(&images, &index_path, self.strict, self.rehash, output)?;
         let index = &indexed.index;
 
         let root = self
@@ -160,7 +165,6 @@ impl Args {
                 output.quiet,
             ));
             let start = Instant::now();
-            let images = Folder::new(&self.dir);
             let extracted = signals.gently(|stop| {
                 let job = Job {
                     images: &images,
@@ -330,18 +334,18 @@ fn warn_of_classes(indexed: &Indexed, dir: &Path) {
     let is_side = |name: &String| sides.contains(&name.to_lowercase().as_str());
     if !classes.is_empty() && classes.iter().all(is_side) {
         tracing::warn!(
-            "the folders {} look like a split, not like classes (hint: name a folder with one \
-             sub-folder a class; bring the split with head-trainer train --split FILE)",
+            "the classes {} look like a split, not like classes (hint: name a data set whose folders \
+             or labels are the classes; bring the split with head-trainer train --split FILE)",
             classes.join(", ")
         );
     } else if classes.len() < 2 {
         let below = match &classes[..] {
-            [only] => format!(", such as {}", escape_path(&dir.join(only))),
+            [only] if dir.is_dir() => format!(", such as {}", escape_path(&dir.join(only))),
             _ => String::new(),
         };
         tracing::warn!(
             "found {}, and a head tells two apart (hint: name the folder whose sub-folders are the \
-             classes{below})",
+             classes{below}, or a manifest with a column of labels)",
             counted_as(classes.len(), "class", "classes")
         );
     } else if classes.len() > 2 {

@@ -8,13 +8,16 @@ use serde_json::json;
 
 use super::common::{Outcome, OutputArgs, default_index_path, skipped_line};
 use crate::files::{counted, escape_path, grouped};
+use crate::images::{Columns, DataSet};
 use crate::index::{DigestCache, Index, Indexed};
 use crate::progress::Progress;
 
 /// Flags of `extractor index`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Folder of images: one sub-folder a class.
+    /// The images: a folder with one sub-folder a class, a manifest (.csv, .tsv, .parquet, a folder
+    /// of .parquet), or a .zip or .tar archive, which is read in place.
+    #[arg(value_name = "DATA")]
     dir: PathBuf,
     /// Where the index goes [default: DATA_DIR/indexes/NAME-DIGEST.arrow].
     #[arg(long, value_name = "FILE")]
@@ -25,6 +28,8 @@ pub struct Args {
     /// Read every file again instead of trusting unchanged time stamps.
     #[arg(long)]
     rehash: bool,
+    #[command(flatten)]
+    columns: Columns,
 }
 
 impl Args {
@@ -34,9 +39,10 @@ impl Args {
             Some(path) => path,
             None => default_index_path(&output.data_dir, &self.dir)?,
         };
-        let indexed = make(&self.dir, &path, self.strict, self.rehash, output)?;
+        let data = DataSet::open(&self.dir, &self.columns)?;
+        let indexed = make(&data, &path, self.strict, self.rehash, output)?;
         let index = &indexed.index;
-        let (counts, unique) = (index.class_counts(), index.unique().len());
+        let (counts, unique) = (index.class_counts(), index.unique().count());
         let mut text = format!(
             "index     {}\nimages    {} ({} different)\n",
             escape_path(&path),
@@ -86,11 +92,11 @@ pub fn class_lines(index: &Index, unique: usize) -> String {
     text
 }
 
-/// Indexes `dir` into the file `path`, naming on stderr what is skipped and what is odd.
+/// Indexes `data` into the file `path`, naming on stderr what is skipped and what is odd.
 ///
 /// `rehash`: read every file instead of trusting the digest cache beside the index.
 pub fn make(
-    dir: &Path,
+    data: &DataSet,
     path: &Path,
     strict: bool,
     rehash: bool,
@@ -99,12 +105,12 @@ pub fn make(
     let progress = Progress::files("indexing", output.quiet);
     let cache_path = DigestCache::path(path);
     let cache = if rehash {
-        DigestCache::default()
+        DigestCache::unread(&cache_path)
     } else {
         DigestCache::read(&cache_path)
     };
     let started = SystemTime::now();
-    let indexed = Index::of_folder(dir, &cache, || progress.add(1))?;
+    let mut indexed = Index::of(data, &cache, path, || progress.add(1))?;
     progress.finish();
     for skipped in &indexed.skipped {
         eprintln!("{}", skipped_line(&skipped.path, &skipped.reason));
@@ -137,7 +143,7 @@ pub fn make(
             counted(conflicts.len(), "image")
         );
     }
-    indexed.index.write(path, dir)?;
-    cache.update(&cache_path, indexed.stamps.iter().copied(), started)?;
+    indexed.index.write(path, &data.path)?;
+    cache.update(&cache_path, &mut indexed.stamps, started)?;
     Ok(indexed)
 }

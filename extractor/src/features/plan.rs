@@ -6,12 +6,22 @@ use crate::index::Index;
 use crate::store::Store;
 use crate::view::{View, Views};
 
-/// Views that images lack. Takes 8 bytes an image.
+/// Views that images lack. Takes 12 bytes for each run of neighbours in the index that lack the
+/// same ones: next to nothing where all of them or none are to be computed.
 #[derive(Debug, Default)]
 pub struct Work {
-    images: Vec<(u32, u32)>, // position in the index, number of the set of views
+    runs: Vec<Run>,
     sets: Vec<Vec<View>>,
+    images: usize,
     rows: usize,
+}
+
+/// Neighbours in the index.
+#[derive(Debug)]
+struct Run {
+    first: u32,
+    count: u32,
+    set: u32,
 }
 
 impl Work {
@@ -24,18 +34,26 @@ impl Work {
             self.sets.len() - 1
         });
         let set = u32::try_from(set).expect("fewer sets than images");
-        self.images.push((position, set));
+        match self.runs.last_mut() {
+            Some(run) if run.set == set && run.first + run.count == position => run.count += 1,
+            _ => self.runs.push(Run {
+                first: position,
+                count: 1,
+                set,
+            }),
+        }
+        self.images += 1;
         self.rows += views.len();
     }
 
     /// Number of images.
     pub fn len(&self) -> usize {
-        self.images.len()
+        self.images
     }
 
     /// Whether nothing is to be done.
     pub fn is_empty(&self) -> bool {
-        self.images.is_empty()
+        self.images == 0
     }
 
     /// Number of rows.
@@ -45,8 +63,10 @@ impl Work {
 
     /// Positions in the index and the views to be computed, in order.
     pub fn iter(&self) -> impl Iterator<Item = (u32, &[View])> {
-        let images = self.images.iter();
-        images.map(|&(position, set)| (position, &self.sets[set as usize][..]))
+        self.runs.iter().flat_map(|run| {
+            let views = &self.sets[run.set as usize][..];
+            (run.first..run.first + run.count).map(move |position| (position, views))
+        })
     }
 }
 

@@ -7,24 +7,34 @@
 //! could not be told apart ("racily clean", in git's words). The cache is an aid and never an
 //! authority: it is thrown away when it is damaged, and `--rehash` ignores it.
 //!
-//! # Format, version 1
+//! Records stay in their files: in memory is a table of record numbers (6 bytes a file), and a
+//! look-up reads the few records that it may mean.
 //!
-//! Beside the index, `NAME.digests`: the 16 bytes `headstart-dig-1\n`, then for each file 72 bytes:
+//! # Format, version 2
+//!
+//! Beside the index, `NAME.digests`: the 16 bytes `headstart-dig-2\n`, then for each file 72 bytes:
 //! device, inode, size (u64), modification and change time in nanoseconds since 1970 (i64), all
-//! little-endian, and the digest (32 bytes); in ascending order; then the XXH3-64 of all that (u64).
+//! little-endian, and the digest (32 bytes); in any order, and a file that has several names MAY
+//! occur several times; then the XXH3-64 of all that (u64). Version 1, `headstart-dig-1\n`, was the
+//! same in ascending order, each file once; it is still read.
 
-use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use xxhash_rust::xxh3::xxh3_64;
+use xxhash_rust::xxh3::{Xxh3Default, xxh3_64};
 
-use crate::digest::{Digest, ImageId};
-use crate::files::{FileError, write_atomically};
+use super::notes::{Notes, RECORD_BYTES, STAMP_BYTES, parse, stamp_bytes};
+use crate::digest::ImageId;
+use crate::files::{self, FileError, Pending};
+use crate::numbers::Numbers;
 use crate::walk::Stamp;
 
-const MAGIC: &[u8; 16] = b"headstart-dig-1\n";
-const RECORD_BYTES: usize = 72;
+const MAGIC: &[u8; 16] = b"headstart-dig-2\n";
+const OLD_MAGIC: &[u8; 16] = b"headstart-dig-1\n";
+const CHECKSUM_BYTES: u64 = 8;
 const RACY_NANOS: i64 = 2_000_000_000;
 
 /// Whether a file is old enough at `now_nanos` for a later change to show.
@@ -36,7 +46,15 @@ fn settled(stamp: &Stamp, now_nanos: i64) -> bool {
 /// Digests by stamp.
 #[derive(Debug, Default)]
 pub struct DigestCache {
-    known: HashMap<Stamp, ImageId>,
+    folder: Option<PathBuf>,
+    known: Option<Known>,
+}
+
+/// A cache file that was found whole.
+#[derive(Debug)]
+struct Known {
+    file: File,
+    numbers: Numbers, // of records, by their stamps
 }
 
 impl DigestCache {
@@ -47,95 +65,155 @@ impl DigestCache {
 
     /// Reads the cache at `path`. One that is missing or damaged is empty.
     pub fn read(path: &Path) -> DigestCache {
-        match std::fs::read(path) {
-            Ok(bytes) => parse(&bytes).unwrap_or_else(|| {
-                tracing::warn!(
-                    "the digest cache {} is damaged and not used",
-                    path.display()
-                );
-                DigestCache::default()
-            }),
-            Err(_) => DigestCache::default(),
+        let known = File::open(path).ok().and_then(|file| {
+            let known = Known::read(file).ok().flatten();
+            if known.is_none() {
+                let path = path.display();
+                tracing::warn!("the digest cache {path} is damaged and not used");
+            }
+            known
+        });
+        DigestCache {
+            known,
+            ..DigestCache::unread(path)
+        }
+    }
+
+    /// A cache at `path` that knows nothing, whatever lies there.
+    pub fn unread(path: &Path) -> DigestCache {
+        DigestCache {
+            folder: Some(files::folder_of(path).to_owned()),
+            known: None,
         }
     }
 
     /// The digest of the file with this stamp, if it is known.
     pub fn get(&self, stamp: &Stamp) -> Option<ImageId> {
-        self.known.get(stamp).copied()
+        self.known.as_ref()?.get(stamp)
     }
 
-    /// Writes the cache of `files` to `path`, unless it would say what this one says. `started` is
-    /// when the first of them was looked at: files changed shortly before are left out.
+    /// Where to note down what the next cache is made of.
+    pub fn notes(&self) -> Notes {
+        Notes::new(self.folder.clone().unwrap_or_else(std::env::temp_dir))
+    }
+
+    /// Writes the cache of the files in `notes` to `path`, unless it would say what this one says.
+    /// `started` is when the first of them was looked at: files changed shortly before are left
+    /// out.
     ///
     /// # Errors
     /// When the file cannot be written.
     pub fn update(
         &self,
         path: &Path,
-        files: impl Iterator<Item = (Stamp, ImageId)>,
+        notes: &mut Notes,
         started: SystemTime,
     ) -> Result<(), FileError> {
         let now = started
             .duration_since(SystemTime::UNIX_EPOCH)
             .unwrap_or_default();
         let now_nanos = i64::try_from(now.as_nanos()).unwrap_or(i64::MAX);
-        let mut records: Vec<(Stamp, ImageId)> = files
-            .filter(|(stamp, _)| settled(stamp, now_nanos))
-            .collect();
-        records.sort_unstable();
-        records.dedup();
-        let same = records.len() == self.known.len()
-            && records
-                .iter()
-                .all(|(stamp, id)| self.known.get(stamp) == Some(id));
-        if same {
+
+        let (mut count, mut same) = (0, true);
+        notes.for_each(|record| {
+            let (stamp, id) = parse(record);
+            if settled(&stamp, now_nanos) {
+                count += 1;
+                same = same && self.get(&stamp) == Some(id);
+            }
+            Ok(())
+        })?;
+        let before = self.known.as_ref().map_or(0, |known| known.numbers.len());
+        if same && count == before {
             return Ok(());
         }
-        let mut bytes = Vec::with_capacity(MAGIC.len() + records.len() * RECORD_BYTES + 8);
-        bytes.extend_from_slice(MAGIC);
-        for (stamp, id) in &records {
-            bytes.extend_from_slice(&stamp.device.to_le_bytes());
-            bytes.extend_from_slice(&stamp.inode.to_le_bytes());
-            bytes.extend_from_slice(&stamp.size_bytes.to_le_bytes());
-            bytes.extend_from_slice(&stamp.modified_nanos.to_le_bytes());
-            bytes.extend_from_slice(&stamp.changed_nanos.to_le_bytes());
-            bytes.extend_from_slice(&id.0);
-        }
-        bytes.extend_from_slice(&xxh3_64(&bytes).to_le_bytes());
-        write_atomically(path, &bytes)
+        let mut pending = Pending::new(path)?;
+        let mut hasher = Xxh3Default::new();
+        let mut out = BufWriter::new(pending.file());
+        let mut write = |bytes: &[u8]| {
+            hasher.update(bytes);
+            out.write_all(bytes)
+        };
+        let header = write(MAGIC);
+        header.map_err(FileError::new("write", path))?;
+        notes.for_each(|record| match settled(&parse(record).0, now_nanos) {
+            true => write(record),
+            false => Ok(()),
+        })?;
+        let rest = out.write_all(&hasher.digest().to_le_bytes());
+        let rest = rest.and_then(|()| out.flush());
+        rest.map_err(FileError::new("write", path))?;
+        drop(out);
+        pending.publish()?;
+        Ok(())
     }
 }
 
-fn parse(bytes: &[u8]) -> Option<DigestCache> {
-    let (body, checksum) = bytes.split_last_chunk::<8>()?;
-    if xxh3_64(body).to_le_bytes() != *checksum {
-        return None;
-    }
-    let records = body.strip_prefix(MAGIC)?;
-    let mut known = HashMap::with_capacity(records.len() / RECORD_BYTES);
-    for record in records.chunks(RECORD_BYTES) {
-        let record: &[u8; RECORD_BYTES] = record.try_into().ok()?;
-        let word = |i: usize| -> [u8; 8] {
-            record[8 * i..8 * i + 8]
-                .try_into()
-                .expect("eight bytes of 72")
+impl Known {
+    /// Reads and checks a cache file; `None` if it is damaged.
+    fn read(file: File) -> io::Result<Option<Known>> {
+        let frame = MAGIC.len() as u64 + CHECKSUM_BYTES;
+        let records = match file.metadata()?.len().checked_sub(frame) {
+            Some(bytes) if bytes.is_multiple_of(RECORD_BYTES as u64) => bytes / RECORD_BYTES as u64,
+            _ => return Ok(None),
         };
-        let stamp = Stamp {
-            device: u64::from_le_bytes(word(0)),
-            inode: u64::from_le_bytes(word(1)),
-            size_bytes: u64::from_le_bytes(word(2)),
-            modified_nanos: i64::from_le_bytes(word(3)),
-            changed_nanos: i64::from_le_bytes(word(4)),
-        };
-        let id = record[40..].try_into().expect("32 bytes of 72");
-        known.insert(stamp, Digest(id));
+        let mut counting = Numbers::begin(usize::try_from(records).unwrap_or(0));
+        let mut hasher = Xxh3Default::new();
+        let mut reader = BufReader::new(&file);
+        let mut magic = [0; MAGIC.len()];
+        reader.read_exact(&mut magic)?;
+        hasher.update(&magic);
+        for_each(&mut reader, records, |record| {
+            hasher.update(record);
+            counting.add(hash(record));
+        })?;
+        let mut checksum = [0; CHECKSUM_BYTES as usize];
+        reader.read_exact(&mut checksum)?;
+        if hasher.digest().to_le_bytes() != checksum || ![*MAGIC, *OLD_MAGIC].contains(&magic) {
+            return Ok(None);
+        }
+        let mut placing = counting.again();
+        reader.seek(SeekFrom::Start(MAGIC.len() as u64))?;
+        for_each(&mut reader, records, |record| placing.add(hash(record)))?;
+        drop(reader);
+        Ok(Some(Known {
+            file,
+            numbers: placing.finish(),
+        }))
     }
-    Some(DigestCache { known })
+
+    fn get(&self, stamp: &Stamp) -> Option<ImageId> {
+        let wanted = stamp_bytes(stamp);
+        self.numbers.find(xxh3_64(&wanted)).find_map(|number| {
+            let at = MAGIC.len() as u64 + u64::from(number) * RECORD_BYTES as u64;
+            let mut record = [0; RECORD_BYTES];
+            self.file.read_exact_at(&mut record, at).ok()?;
+            record.starts_with(&wanted).then(|| parse(&record).1)
+        })
+    }
+}
+
+fn for_each(
+    reader: &mut impl Read,
+    records: u64,
+    mut visit: impl FnMut(&[u8; RECORD_BYTES]),
+) -> io::Result<()> {
+    let mut record = [0; RECORD_BYTES];
+    for _ in 0..records {
+        reader.read_exact(&mut record)?;
+        visit(&record);
+    }
+    Ok(())
+}
+
+fn hash(record: &[u8; RECORD_BYTES]) -> u64 {
+    xxh3_64(&record[..STAMP_BYTES])
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::digest::Digest;
     use std::time::Duration;
 
     fn stamp(inode: u64, secs: i64) -> Stamp {
@@ -152,14 +230,22 @@ mod tests {
         SystemTime::UNIX_EPOCH + Duration::from_secs(secs)
     }
 
+    fn notes(files: &[(Stamp, ImageId)]) -> Notes {
+        let mut notes = DigestCache::default().notes();
+        for (stamp, id) in files {
+            notes.push(stamp, id).unwrap();
+        }
+        notes
+    }
+
     #[test]
     fn settled_files_are_remembered_and_fresh_ones_are_not() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("x.digests");
         let (old, fresh) = (Digest::of(b"old"), Digest::of(b"fresh"));
-        let files = [(stamp(1, 900), old), (stamp(2, 999), fresh)];
+        let mut notes = notes(&[(stamp(1, 900), old), (stamp(2, 999), fresh)]);
         let empty = DigestCache::read(&path);
-        empty.update(&path, files.into_iter(), at(1000)).unwrap();
+        empty.update(&path, &mut notes, at(1000)).unwrap();
         let cache = DigestCache::read(&path);
         assert_eq!(cache.get(&stamp(1, 900)), Some(old));
         assert_eq!(cache.get(&stamp(2, 999)), None, "racily clean");
@@ -174,25 +260,71 @@ mod tests {
             }
             assert_eq!(cache.get(&other), None, "field {field}");
         }
-        cache.update(&path, files.into_iter(), at(2000)).unwrap();
+        cache.update(&path, &mut notes, at(2000)).unwrap();
         assert_eq!(DigestCache::read(&path).get(&stamp(2, 999)), Some(fresh));
+    }
+
+    #[test]
+    fn it_is_written_only_if_it_says_something_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("sub/x.digests");
+        let file = |inode: u64| (stamp(inode, 900), Digest::of(&inode.to_le_bytes()));
+        let inode = || std::os::unix::fs::MetadataExt::ino(&std::fs::metadata(&path).unwrap());
+        let update = |files: &[(Stamp, ImageId)]| {
+            let cache = DigestCache::read(&path);
+            cache.update(&path, &mut notes(files), at(1000)).unwrap();
+        };
+        update(&[]);
+        assert!(!path.exists());
+        // A file with two names.
+        let all: Vec<_> = (0..3000).chain([7]).map(file).collect();
+        update(&all);
+        let first = inode();
+        let _keeps_the_inode_taken = File::open(&path).unwrap();
+        let cache = DigestCache::read(&path);
+        assert!(all.iter().all(|(stamp, id)| cache.get(stamp) == Some(*id)));
+        let turned: Vec<_> = all.iter().rev().copied().collect();
+        update(&turned);
+        assert_eq!(inode(), first);
+        update(&all[1..]);
+        assert_ne!(inode(), first);
+        assert_eq!(DigestCache::read(&path).get(&all[0].0), None);
+        let unread = DigestCache::unread(&path);
+        assert_eq!(unread.get(&all[1].0), None);
+        let names = std::fs::read_dir(path.parent().unwrap()).unwrap().count();
+        assert_eq!(names, 1, "notes leave nothing behind");
+    }
+
+    #[test]
+    fn version_1_is_still_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.digests");
+        let (stamp, id) = (stamp(1, 900), Digest::of(b"a"));
+        let mut bytes = [&OLD_MAGIC[..], &stamp_bytes(&stamp), &id.0].concat();
+        bytes.extend_from_slice(&xxh3_64(&bytes).to_le_bytes());
+        std::fs::write(&path, bytes).unwrap();
+        assert_eq!(DigestCache::read(&path).get(&stamp), Some(id));
     }
 
     #[test]
     fn a_damaged_cache_is_not_used() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("x.digests");
-        let files = [(stamp(1, 900), Digest::of(b"a"))];
+        let mut notes = notes(&[(stamp(1, 900), Digest::of(b"a"))]);
         DigestCache::default()
-            .update(&path, files.into_iter(), at(1000))
+            .update(&path, &mut notes, at(1000))
             .unwrap();
         let whole = std::fs::read(&path).unwrap();
+        let is_used = |bytes: &[u8]| {
+            std::fs::write(&path, bytes).unwrap();
+            DigestCache::read(&path).known.is_some()
+        };
         for at in 0..whole.len() {
             let mut bytes = whole.clone();
             bytes[at] ^= 1;
-            assert!(parse(&bytes).is_none(), "byte {at}");
-            assert!(parse(&whole[..at]).is_none(), "cut at {at}");
+            assert!(!is_used(&bytes), "byte {at}");
+            assert!(!is_used(&whole[..at]), "cut at {at}");
         }
-        assert!(parse(&whole).is_some());
+        assert!(is_used(&whole));
     }
 }

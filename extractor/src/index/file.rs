@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -19,6 +20,7 @@ use crate::files::{FileError, Pending};
 
 const FORMAT: &str = "index";
 const VERSION: &str = "1";
+const BATCH_ROWS: usize = 4096;
 
 impl Index {
     /// Writes the index to `path`, atomically. `root` is recorded for people.
@@ -47,22 +49,32 @@ impl Index {
                 ("headstart.digest".to_owned(), self.digest().to_string()),
             ]),
         ));
-        let ids: Vec<u8> = self.ids.iter().flat_map(|id| id.0).collect();
-        let ids = FixedSizeBinaryArray::try_new(32, ids.into(), None).map_err(arrow)?;
-        let paths = BinaryArray::from_iter_values(self.iter().map(|e| e.path));
-        let codes: Int32Array = self.iter().map(|e| e.label.map(|l| l as i32)).collect();
         let names = Arc::new(StringArray::from_iter_values(&self.classes));
-        let labels = DictionaryArray::<Int32Type>::try_new(codes, names).map_err(arrow)?;
-        let columns = vec![
-            Arc::new(ids) as _,
-            Arc::new(paths) as _,
-            Arc::new(labels) as _,
-        ];
-        let batch = RecordBatch::try_new(schema.clone(), columns).map_err(arrow)?;
+        let batch = |rows: Range<usize>| {
+            let ids: Vec<u8> = self.ids[rows.clone()].iter().flat_map(|id| id.0).collect();
+            let ids = FixedSizeBinaryArray::try_new(32, ids.into(), None)?;
+            let paths = rows.clone().map(|i| self.paths.get(i));
+            let paths = BinaryArray::from_iter_values(paths);
+            let codes: Int32Array = rows
+                .map(|i| self.entry(i).label.map(|l| l as i32))
+                .collect();
+            let labels = DictionaryArray::<Int32Type>::try_new(codes, names.clone())?;
+            let columns = vec![
+                Arc::new(ids) as _,
+                Arc::new(paths) as _,
+                Arc::new(labels) as _,
+            ];
+            RecordBatch::try_new(schema.clone(), columns)
+        };
 
         let mut pending = Pending::new(path)?;
         let mut writer = FileWriter::try_new_buffered(pending.file(), &schema).map_err(arrow)?;
-        writer.write(&batch).map_err(arrow)?;
+        // An index without an image has a record batch, too: the classes are in it.
+        for start in (0..self.len().max(1)).step_by(BATCH_ROWS) {
+            let rows = start..self.len().min(start + BATCH_ROWS);
+            let written = batch(rows).and_then(|batch| writer.write(&batch));
+            written.map_err(arrow)?;
+        }
         writer.finish().map_err(arrow)?;
         drop(writer);
         pending.publish()?;

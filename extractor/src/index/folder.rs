@@ -2,6 +2,7 @@
 //!
 //! Must not know how an index is stored.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
@@ -9,10 +10,10 @@ use std::path::Path;
 
 use rayon::prelude::*;
 
-use super::{DigestCache, Entry, Index, IndexError};
+use super::{DigestCache, Index, IndexError, Notes};
 use crate::decode::{self, Kind};
 use crate::digest::{Digest, ImageId};
-use crate::walk::{self, Skipped, Stamp};
+use crate::walk::{self, Skipped, Stamp, Walk};
 
 /// What indexing a folder found besides the index.
 #[derive(Debug)]
@@ -26,8 +27,11 @@ pub struct Indexed {
     /// Files that are no images and do not claim to be, hidden files, pipes and the like.
     pub ignored: usize,
     /// The image files' stamps and digests, for [`DigestCache::update`].
-    pub stamps: Vec<(Stamp, ImageId)>,
+    pub stamps: Notes,
 }
+
+/// Files that are looked at together.
+const CHUNK: usize = 1024;
 
 impl Index {
     /// Indexes the folder `root`: walks it, recognises images by content and digests them in
@@ -41,70 +45,64 @@ impl Index {
         cache: &DigestCache,
         on_file: impl Fn() + Sync,
     ) -> Result<Indexed, IndexError> {
-        let walk = walk::walk(root)?;
-        let looked: Vec<Look> = walk
-            .files
-            .par_iter()
-            .map(|file| {
-                let look = match cache.get(&file.stamp) {
-                    Some(id) => Look::Image(id),
-                    None => look(
-                        &root.join(std::ffi::OsStr::from_bytes(&file.path)),
-                        &file.path,
-                    ),
-                };
-                on_file();
-                look
-            })
-            .collect();
-
-        let mut skipped = walk.skipped;
-        let mut ignored = walk.ignored;
-        let (mut images, mut stamps) = (Vec::new(), Vec::new());
-        for (file, look) in walk.files.into_iter().zip(looked) {
-            match look {
-                Look::Image(id) => {
-                    stamps.push((file.stamp, id));
-                    images.push((id, file.path, file.class));
+        let Walk {
+            files: mut paths,
+            mut labels,
+            classes,
+            mut skipped,
+            mut ignored,
+        } = walk::walk(root)?;
+        let mut ids = Vec::with_capacity(paths.len());
+        let mut others = Vec::new(); // positions of files that are no images
+        let mut stamps = cache.notes();
+        for start in (0..paths.len()).step_by(CHUNK) {
+            let chunk = start..paths.len().min(start + CHUNK);
+            let found: Vec<Found> = chunk
+                .clone()
+                .into_par_iter()
+                .map(|i| {
+                    let found = look_at(root, paths.get(i), cache);
+                    on_file();
+                    found
+                })
+                .collect();
+            for (position, found) in chunk.zip(found) {
+                match found {
+                    Found::Image(stamp, id) => {
+                        stamps.push(&stamp, &id)?;
+                        ids.push(id);
+                        continue;
+                    }
+                    Found::Clutter => ignored += 1,
+                    Found::Broken(reason) => skipped.push(Skipped {
+                        path: paths.get(position).to_vec(),
+                        reason,
+                    }),
                 }
-                Look::Clutter => ignored += 1,
-                Look::Broken(reason) => skipped.push(Skipped {
-                    path: file.path,
-                    reason,
-                }),
+                others.push(position);
             }
         }
-        if images.is_empty() && skipped.is_empty() {
+        if ids.is_empty() && skipped.is_empty() {
             return Err(IndexError::NoImages(root.to_owned()));
         }
         skipped.sort_by(|a, b| a.path.cmp(&b.path));
-
-        // Classes without images get no label number, so that two classes stay two classes.
-        let mut used = vec![false; walk.classes.len()];
-        for class in images.iter().filter_map(|(_, _, class)| *class) {
-            used[class as usize] = true;
+        if !others.is_empty() {
+            let is_image = || {
+                let mut others = others.iter().peekable();
+                move |position| others.next_if_eq(&&position).is_none()
+            };
+            paths.retain(is_image());
+            let (mut is_image, mut positions) = (is_image(), 0..);
+            labels.retain(|_| positions.next().is_some_and(&mut is_image));
         }
-        let mut numbers = vec![0; used.len()];
-        let (mut classes, mut empty_classes) = (Vec::new(), Vec::new());
-        for (i, name) in walk.classes.into_iter().enumerate() {
-            numbers[i] = classes.len() as u32;
-            if used[i] {
-                &mut classes
-            } else {
-                &mut empty_classes
-            }
-            .push(name);
-        }
-        let mut index = Index::new(classes);
-        for (id, path, class) in &images {
-            index.push(Entry {
-                id: *id,
-                path,
-                label: class.map(|c| numbers[c as usize]),
-            });
-        }
+        let (classes, empty_classes) = renumber(classes, &mut labels);
         Ok(Indexed {
-            index,
+            index: Index {
+                classes,
+                ids,
+                paths,
+                labels,
+            },
             skipped,
             empty_classes,
             ignored,
@@ -113,18 +111,60 @@ impl Index {
     }
 }
 
-enum Look {
+/// Takes away the classes without images, so that two classes stay two classes, and numbers the
+/// others anew: those that stay, and those that go.
+fn renumber(classes: Vec<String>, labels: &mut [i32]) -> (Vec<String>, Vec<String>) {
+    let mut used = vec![false; classes.len()];
+    for label in labels.iter().filter(|label| **label >= 0) {
+        used[*label as usize] = true;
+    }
+    let mut numbers = Vec::with_capacity(classes.len());
+    let (mut stay, mut go) = (Vec::new(), Vec::new());
+    for (name, used) in classes.into_iter().zip(used) {
+        numbers.push(stay.len() as i32);
+        if used { &mut stay } else { &mut go }.push(name);
+    }
+    for label in labels.iter_mut().filter(|label| **label >= 0) {
+        *label = numbers[*label as usize];
+    }
+    (stay, go)
+}
+
+enum Found {
+    Image(Stamp, ImageId),
+    Clutter,
+    Broken(String),
+}
+
+fn look_at(root: &Path, relative: &[u8], cache: &DigestCache) -> Found {
+    let path = root.join(OsStr::from_bytes(relative));
+    let stamp = match std::fs::metadata(&path) {
+        Ok(metadata) if metadata.is_file() => Stamp::of(&metadata),
+        Ok(_) => return Found::Clutter, // no longer the file that the walk saw
+        Err(e) => return Found::Broken(walk::describe(&e)),
+    };
+    let look = match cache.get(&stamp) {
+        Some(id) => Look::Image(id),
+        None => look(File::open(path), decode::has_image_extension(relative)),
+    };
+    match look {
+        Look::Image(id) => Found::Image(stamp, id),
+        Look::Clutter => Found::Clutter,
+        Look::Broken(reason) => Found::Broken(reason),
+    }
+}
+
+pub(super) enum Look {
     Image(ImageId),
     Clutter,
     Broken(String),
 }
 
-/// Recognises a file by content and digests it. What neither is an image nor has an image's
-/// extension is clutter.
-fn look(path: &Path, relative: &[u8]) -> Look {
-    let claims = decode::has_image_extension(relative);
+/// Recognises a file by content and digests it. What neither is an image nor `claims` to be one,
+/// by its name or by being listed as one, is clutter.
+pub(super) fn look(file: std::io::Result<impl Read>, claims: bool) -> Look {
     let mut head = Vec::with_capacity(64);
-    let read = File::open(path).and_then(|mut file| {
+    let read = file.and_then(|mut file| {
         (&mut file).take(64).read_to_end(&mut head)?;
         match decode::recognise(&head) {
             Kind::Supported(_) => Digest::of_reader((&head[..]).chain(file)).map(Some),

@@ -11,29 +11,35 @@
 //! | column | type | |
 //! |---|---|---|
 //! | `id` | `fixed_size_binary[32]`, not null | SHA-256 of the image file's bytes |
-//! | `path` | `binary`, not null | path relative to the root, the file system's own bytes, `/` between components |
+//! | `path` | `binary`, not null | path relative to the root (the folder of images or of the manifest, or the archive), the file system's own bytes, `/` between components; absolute for a file that a manifest names from elsewhere |
 //! | `label` | `dictionary<int32, utf8>`, nullable | class; the dictionary MUST be the sorted list of all classes, so that the code is the label number; null for an unlabelled image |
 //!
 //! The schema metadata MUST hold `headstart.format` = `index`, `headstart.version` = `1`,
 //! `headstart.root` (the absolute root folder, escaped as in [`crate::files::escape`]; for people)
 //! and `headstart.digest` ([`Index::digest`]). Rows MUST be in the order of the walk: ascending by
-//! path components. One id MAY occur more than once. A reader MUST refuse another version.
+//! path components, in any number of record batches. One id MAY occur more than once. A reader MUST refuse another version.
 
 mod cache;
 mod file;
 mod folder;
+mod listed;
+mod notes;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use arrow::error::ArrowError;
+use rayon::prelude::*;
 use sha2::{Digest as _, Sha256};
 
 use crate::digest::{Digest, ImageId};
 use crate::files::FileError;
+use crate::images::InputError;
+use crate::paths::Paths;
 use crate::walk::WalkError;
 pub use cache::DigestCache;
 pub use folder::Indexed;
+pub use notes::Notes;
 
 /// One image of a data set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,14 +54,14 @@ pub struct Entry<'a> {
 
 /// The images of a data set: one entry an image file, ascending by path.
 ///
-/// An entry takes its id, its path's bytes and 12 bytes more: data sets of many millions fit.
+/// An entry takes its id (32 bytes), its path's bytes and 8 bytes more: data sets of many millions
+/// fit.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Index {
     /// Class names in ascending order; the position is the label number (Cat = 0, Dog = 1).
     pub classes: Vec<String>,
     ids: Vec<ImageId>,
-    paths: Vec<u8>,   // one after the other
-    ends: Vec<u64>,   // of each path in `paths`
+    paths: Paths,
     labels: Vec<i32>, // -1: no label
 }
 
@@ -65,6 +71,9 @@ pub enum IndexError {
     /// The folder of images cannot be walked.
     #[error(transparent)]
     Walk(#[from] WalkError),
+    /// The data set cannot be opened or listed.
+    #[error(transparent)]
+    Input(#[from] InputError),
     /// The index file cannot be read or written.
     #[error(transparent)]
     File(#[from] FileError),
@@ -109,8 +118,7 @@ impl Index {
             i32::try_from(label).expect("a class number fits 31 bits")
         });
         self.ids.push(entry.id);
-        self.paths.extend_from_slice(entry.path);
-        self.ends.push(self.paths.len() as u64);
+        self.paths.push(entry.path);
         self.labels.push(label);
     }
 
@@ -129,13 +137,9 @@ impl Index {
     /// # Panics
     /// When there is none.
     pub fn entry(&self, position: usize) -> Entry<'_> {
-        let start = match position {
-            0 => 0,
-            _ => self.ends[position - 1] as usize,
-        };
         Entry {
             id: self.ids[position],
-            path: &self.paths[start..self.ends[position] as usize],
+            path: self.paths.get(position),
             label: u32::try_from(self.labels[position]).ok(),
         }
     }
@@ -175,32 +179,48 @@ impl Index {
     }
 
     /// Positions of the first entry of every id, in index order.
-    pub fn unique(&self) -> Vec<u32> {
-        let mut seen = HashSet::with_capacity(self.len());
-        let positions = 0..u32::try_from(self.len()).expect("a position fits 32 bits");
-        positions
-            .filter(|&i| seen.insert(self.ids[i as usize]))
-            .collect()
+    pub fn unique(&self) -> impl Iterator<Item = u32> + use<> {
+        let mut copies = Vec::new();
+        self.for_each_id(|positions| copies.extend_from_slice(&positions[1..]));
+        copies.sort_unstable();
+        let mut copies = copies.into_iter().peekable();
+        self.positions()
+            .filter(move |position| copies.next_if_eq(position).is_none())
     }
 
     /// Ids that occur with more than one label, with all their entries. A copy without a label
     /// contradicts nothing.
     pub fn label_conflicts(&self) -> BTreeMap<ImageId, Vec<Entry<'_>>> {
-        let mut first: HashMap<ImageId, u32> = HashMap::new();
         let mut conflicts = BTreeMap::new();
-        for entry in self.iter() {
-            if let Some(label) = entry.label
-                && *first.entry(entry.id).or_insert(label) != label
-            {
-                conflicts.insert(entry.id, Vec::new());
+        self.for_each_id(|positions| {
+            let entries = || positions.iter().map(|i| self.entry(*i as usize));
+            let mut labels = entries().filter_map(|entry| entry.label);
+            let first = labels.next();
+            if labels.any(|label| Some(label) != first) {
+                conflicts.insert(self.ids[positions[0] as usize], entries().collect());
             }
-        }
-        for entry in self.iter() {
-            if let Some(entries) = conflicts.get_mut(&entry.id) {
-                entries.push(entry);
-            }
-        }
+        });
         conflicts
+    }
+
+    fn positions(&self) -> std::ops::Range<u32> {
+        0..u32::try_from(self.len()).expect("a position fits 32 bits")
+    }
+
+    /// Calls `visit` once an id with the positions of its entries; both ascending. In sixteen
+    /// passes, one a first digit, so that it takes next to no memory.
+    fn for_each_id(&self, mut visit: impl FnMut(&[u32])) {
+        let id = |position: u32| &self.ids[position as usize];
+        for digit in 0..16 {
+            let mut positions: Vec<u32> = self
+                .positions()
+                .filter(|i| id(*i).0[0] >> 4 == digit)
+                .collect();
+            positions.par_sort_unstable_by(|a, b| id(*a).cmp(id(*b)).then(a.cmp(b)));
+            positions
+                .chunk_by(|a, b| id(*a) == id(*b))
+                .for_each(&mut visit);
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 use std::path::Path;
 
 use super::*;
+use crate::walk::Stamp;
 
 const PNG: &[u8] = b"\x89PNG\r\n\x1a\n";
 
@@ -80,7 +81,8 @@ fn twins_and_label_conflicts() {
         ("Dog/both.png", &png(2)),
         ("Dog/3.png", &png(3)),
     ]);
-    assert_eq!(indexed.index.unique(), [0, 1, 3], "1.png, both.png, 3.png");
+    let unique: Vec<_> = indexed.index.unique().collect();
+    assert_eq!(unique, [0, 1, 3], "1.png, both.png, 3.png");
     let conflicts = indexed.index.label_conflicts();
     assert_eq!(conflicts.keys().collect::<Vec<_>>(), [&Digest::of(&png(2))]);
     assert_eq!(conflicts[&Digest::of(&png(2))].len(), 2);
@@ -147,12 +149,16 @@ fn golden_index() {
 fn a_cached_digest_is_used_only_while_the_file_is_the_same() {
     let root = folder(&[("Cat/1.png", &png(1)), ("Cat/2.png", &png(2))]);
     let file = root.path().join("x.digests");
-    let first = Index::of_folder(root.path(), &DigestCache::default(), || ()).unwrap();
     // As if the files had been written long ago.
     let later = std::time::SystemTime::now() + std::time::Duration::from_secs(60);
     let wrong = Digest::of(b"so that it shows whether the cache was asked");
-    let stamps = first.stamps.iter().map(|(stamp, _)| (*stamp, wrong));
-    DigestCache::default().update(&file, stamps, later).unwrap();
+    let mut notes = DigestCache::default().notes();
+    for path in ["Cat/1.png", "Cat/2.png"] {
+        let metadata = std::fs::metadata(root.path().join(path)).unwrap();
+        notes.push(&Stamp::of(&metadata), &wrong).unwrap();
+    }
+    let nothing = DigestCache::default();
+    nothing.update(&file, &mut notes, later).unwrap();
     let cache = DigestCache::read(&file);
     let cached = Index::of_folder(root.path(), &cache, || ()).unwrap();
     assert!(cached.index.iter().all(|e| e.id == wrong));
@@ -171,6 +177,55 @@ fn a_copy_without_a_label_contradicts_nothing() {
         ("Dog/2.png", &png(2)),
     ]);
     assert!(indexed.index.label_conflicts().is_empty());
+}
+
+/// More files than are looked at together, and more rows than a record batch has.
+#[test]
+fn many_files_among_clutter() {
+    let root = tempfile::tempdir().unwrap();
+    for class in ["Cat", "Dog", "Readme"] {
+        std::fs::create_dir(root.path().join(class)).unwrap();
+    }
+    let mut expected = Vec::new();
+    for i in 0..9_000_u32 {
+        let class = ["Cat", "Dog"][(i % 2) as usize];
+        let path = format!("{class}/{i}");
+        let bytes = match i % 7 == 3 {
+            true => b"clutter".to_vec(),
+            false => [PNG, &(i / 3).to_le_bytes()].concat(),
+        };
+        std::fs::write(root.path().join(&path), &bytes).unwrap();
+        if i % 7 != 3 {
+            expected.push((path.into_bytes(), Digest::of(&bytes), Some(i % 2)));
+        }
+    }
+    std::fs::write(root.path().join("Readme/a.txt"), b"clutter").unwrap();
+    expected.sort();
+    let indexed = Index::of_folder(root.path(), &DigestCache::default(), || ()).unwrap();
+    let index = indexed.index;
+    let found = index.iter().map(|e| (e.path.to_vec(), e.id, e.label));
+    assert!(found.eq(expected.iter().cloned()));
+    assert_eq!(indexed.empty_classes, ["Readme"]);
+    assert_eq!(indexed.ignored, 9_000 - expected.len() + 1);
+    let file = root.path().join("index.arrow");
+    index.write(&file, root.path()).unwrap();
+    assert_eq!(Index::read(&file).unwrap(), index);
+
+    // Against the plain way.
+    let mut seen = std::collections::BTreeMap::new();
+    let mut firsts = Vec::new();
+    for (position, (_, id, label)) in (0..).zip(&expected) {
+        let labels: &mut std::collections::BTreeSet<_> = seen.entry(*id).or_insert_with(|| {
+            firsts.push(position);
+            Default::default()
+        });
+        labels.insert(*label);
+    }
+    assert!(index.unique().eq(firsts));
+    let conflicts = index.label_conflicts();
+    let contradicted = seen.iter().filter(|(_, labels)| labels.len() > 1);
+    assert!(conflicts.keys().eq(contradicted.map(|(id, _)| id)));
+    assert!(conflicts.len() > 1000);
 }
 
 /// Whatever is wrong with the file, reading it is an error or gives the same index.

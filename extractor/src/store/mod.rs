@@ -31,6 +31,7 @@ pub mod gc;
 pub mod inspect;
 pub mod key;
 mod map;
+mod provenance;
 pub mod rejected;
 mod rows;
 pub mod shard;
@@ -49,9 +50,10 @@ use crate::files::FileError;
 use crate::view::View;
 pub use census::Removed;
 pub use key::{Dtype, StoreJson, StoreKey};
+pub use provenance::Provenance;
 pub use rejected::Rejected;
 use rows::Rows;
-pub use shard::{Features, Provenance, Shard};
+pub use shard::{Features, Shard};
 pub use writer::ShardWriter;
 
 /// Version of the on-disk format; bumped with any change.

@@ -27,7 +27,7 @@ use std::sync::Arc;
 use arrow::array::{
     Array, FixedSizeBinaryArray, FixedSizeListArray, Float16Array, Float32Array, StringArray,
 };
-use arrow::buffer::Buffer;
+use arrow::buffer::{Buffer, ScalarBuffer};
 use arrow::datatypes::{DataType, Schema};
 use arrow::ipc::convert::try_fb_to_schema;
 use arrow::ipc::reader::{FileDecoder, read_footer_length};
@@ -35,7 +35,7 @@ use arrow::ipc::{Block, root_as_footer};
 use half::f16;
 use xxhash_rust::xxh3::Xxh3Default;
 
-use super::{FORMAT_VERSION, StoreError, StoreKey, map};
+use super::{FORMAT_VERSION, IDENTITY, Provenance, StoreError, StoreKey, map};
 use crate::backbone::MapShape;
 use crate::digest::{Digest, ImageId};
 use crate::files::FileError;
@@ -45,39 +45,6 @@ pub(super) const PREFIX: &str = "shard-";
 pub(super) const SUFFIX: &str = ".arrow";
 const MAGIC: &[u8; 6] = b"ARROW1";
 const TRAILER_BYTES: usize = 10; // footer length and magic
-
-/// How the rows of a shard were computed: recorded, never a reason to refuse.
-#[derive(
-    Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
-)]
-pub struct Provenance {
-    /// Engine and version, such as `onnxruntime 1.32.0`.
-    pub engine: String,
-    /// Execution provider that really ran.
-    pub provider: String,
-    /// Processor.
-    pub processor: String,
-    /// Version of this program.
-    pub headstart: String,
-    /// Images a run of the backbone.
-    pub batch_size: usize,
-}
-
-impl std::fmt::Display for Provenance {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Provenance {
-            engine,
-            provider,
-            processor,
-            headstart,
-            batch_size,
-        } = self;
-        write!(
-            f,
-            "{engine}, {provider}, {processor}, batch {batch_size}, headstart {headstart}"
-        )
-    }
-}
 
 /// A feature map in the store's element type, [h * w * c], channels last.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -91,15 +58,28 @@ pub enum Features<'a> {
 /// A batch's features, one flat array.
 #[derive(Debug)]
 enum Values {
-    F32(Float32Array),
-    F16(Float16Array),
+    F32(ScalarBuffer<f32>),
+    F16(ScalarBuffer<f16>),
 }
 
+/// A record batch, straight in the mapped file. Small, as there is one for every few rows.
 #[derive(Debug)]
 struct Batch {
-    ids: FixedSizeBinaryArray,
-    views: StringArray,
+    ids: Buffer,                     // [rows, 32]
+    views: Option<Box<StringArray>>, // none: `identity` all of them
     values: Values,
+}
+
+impl Batch {
+    fn rows(&self) -> usize {
+        self.ids.len() / 32
+    }
+
+    fn view(&self, row: usize) -> &str {
+        self.views
+            .as_ref()
+            .map_or(IDENTITY, |views| views.value(row))
+    }
 }
 
 /// An open shard.
@@ -110,7 +90,7 @@ pub struct Shard {
     provenance: Provenance,
     shape: MapShape,
     batches: Vec<Batch>,
-    checksums: Vec<String>,
+    checksums: Vec<[u8; 16]>, // as text
     len_bytes: u64,
 }
 
@@ -169,12 +149,12 @@ impl Shard {
 
     /// Number of rows of a record batch.
     pub fn rows_in(&self, batch: usize) -> usize {
-        self.batches[batch].ids.len()
+        self.batches[batch].rows()
     }
 
     /// Number of rows.
     pub fn rows(&self) -> usize {
-        self.batches.iter().map(|b| b.ids.len()).sum()
+        self.batches.iter().map(Batch::rows).sum()
     }
 
     /// Batch and row of every row.
@@ -184,21 +164,21 @@ impl Shard {
 
     /// Id of a row.
     pub fn id(&self, batch: usize, row: usize) -> ImageId {
-        let bytes = self.batches[batch].ids.value(row);
-        Digest(bytes.try_into().expect("32 bytes, checked when opened"))
+        let (ids, _) = self.batches[batch].ids.as_chunks();
+        Digest(ids[row])
     }
 
     /// View of a row.
     pub fn view(&self, batch: usize, row: usize) -> &str {
-        self.batches[batch].views.value(row)
+        self.batches[batch].view(row)
     }
 
     /// Feature map of a row.
     pub fn features(&self, batch: usize, row: usize) -> Features<'_> {
         let (from, len) = (row * self.shape.len(), self.shape.len());
         match &self.batches[batch].values {
-            Values::F32(values) => Features::F32(&values.values()[from..from + len]),
-            Values::F16(values) => Features::F16(&values.values()[from..from + len]),
+            Values::F32(values) => Features::F32(&values[from..from + len]),
+            Values::F16(values) => Features::F16(&values[from..from + len]),
         }
     }
 
@@ -209,19 +189,17 @@ impl Shard {
     pub fn verify(&self) -> Result<(), StoreError> {
         for (i, (batch, expected)) in self.batches.iter().zip(&self.checksums).enumerate() {
             let features = match &batch.values {
-                Values::F32(values) => values.to_data().buffers()[0].clone(),
-                Values::F16(values) => values.to_data().buffers()[0].clone(),
+                Values::F32(values) => values.inner(),
+                Values::F16(values) => values.inner(),
             };
-            let found = checksum(
-                batch.ids.value_data(),
-                batch.views.iter().flatten(),
-                &features,
-            );
-            if found != *expected {
+            let views = (0..batch.rows()).map(|row| batch.view(row));
+            let found = checksum(&batch.ids, views, features);
+            if found.as_bytes() != expected {
                 return Err(StoreError::Shard {
                     path: self.path.clone(),
                     reason: format!(
-                        "record batch {i} is damaged (checksum {found}, not {expected})"
+                        "record batch {i} is damaged (checksum {found}, not {})",
+                        String::from_utf8_lossy(expected)
                     ),
                 });
             }
@@ -292,12 +270,17 @@ fn read(buffer: &Buffer, path: &Path) -> Result<Shard, String> {
         })
         .and_then(|kv| kv.value())
         .ok_or("its footer lacks the checksums")?;
-    let checksums: Vec<String> =
+    let checksums: Vec<&str> =
         serde_json::from_str(checksums).map_err(|e| format!("its checksums are damaged: {e}"))?;
+    let checksums: Result<Vec<[u8; 16]>, _> = checksums
+        .iter()
+        .map(|text| text.as_bytes().try_into())
+        .collect();
+    let checksums = checksums.map_err(|_| "its checksums are damaged")?;
 
     let schema = Arc::new(schema);
     let decoder = FileDecoder::new(schema, footer.version()).with_require_alignment(true);
-    let mut batches = Vec::new();
+    let mut batches = Vec::with_capacity(checksums.len());
     for block in footer.recordBatches().into_iter().flatten() {
         let (from, len) = block_range(block, footer_start)?;
         let data = buffer.slice_with_length(from, len);
@@ -399,13 +382,20 @@ fn columns(batch: &arrow::record_batch::RecordBatch, shape: MapShape) -> Option<
         return None;
     }
     let values = match values.data_type() {
-        DataType::Float32 => Values::F32(values.as_any().downcast_ref::<Float32Array>()?.clone()),
-        DataType::Float16 => Values::F16(values.as_any().downcast_ref::<Float16Array>()?.clone()),
+        DataType::Float32 => {
+            let values = values.as_any().downcast_ref::<Float32Array>()?;
+            Values::F32(values.values().clone())
+        }
+        DataType::Float16 => {
+            let values = values.as_any().downcast_ref::<Float16Array>()?;
+            Values::F16(values.values().clone())
+        }
         _ => return None,
     };
+    let all_identity = views.iter().flatten().all(|view| view == IDENTITY);
     Some(Batch {
-        ids: ids.clone(),
-        views: views.clone(),
+        ids: ids.values().slice_with_length(0, ids.len() * 32),
+        views: (!all_identity).then(|| Box::new(views.clone())),
         values,
     })
 }

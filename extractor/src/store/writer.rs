@@ -18,8 +18,8 @@ use half::f16;
 use half::slice::HalfFloatSliceExt;
 use xxhash_rust::xxh3::Xxh3Default;
 
-use super::shard::{self, FORMAT, Provenance};
-use super::{Dtype, FORMAT_VERSION, StoreError, StoreKey, key};
+use super::shard::{self, FORMAT};
+use super::{Dtype, FORMAT_VERSION, Provenance, StoreError, StoreKey, key};
 use crate::backbone::MapShape;
 use crate::digest::ImageId;
 use crate::files::Pending;

@@ -50,8 +50,9 @@ enum ProtocolName {
 /// Flags of `head-trainer train`, as typed.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Folder of images the features were computed from; its index is looked up by it.
-    #[arg(required_unless_present = "index")]
+    /// The data set the features were computed from (folder, manifest or archive); its index is
+    /// looked up by it.
+    #[arg(value_name = "DATA", required_unless_present = "index")]
     dir: Option<PathBuf>,
     /// The index [default: the one that `extractor features DIR` writes].
     #[arg(long, value_name = "FILE")]

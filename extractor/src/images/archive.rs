@@ -1,0 +1,249 @@
+//! Reads members of a container in place, from many threads, within limits.
+//!
+//! A container is anything that hands out a member's bytes as a stream: zip, tar, Parquet. Its
+//! readers are other people's code on hostile bytes: what is read is bounded by what really comes
+//! out, never by what a header claims, and a panic costs one member. Must not know the formats.
+
+use std::borrow::Cow;
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::os::unix::fs::FileExt;
+use std::panic::AssertUnwindSafe;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::{ImageBytes, Images, InputError, Listing, Member};
+use crate::decode::has_image_extension;
+use crate::walk::Stamp;
+
+/// A member of more bytes than this, uncompressed, is refused.
+pub const MAX_MEMBER_BYTES: u64 = 256 << 20;
+
+/// Hands out members' bytes.
+pub(super) trait Container: Send + Sync {
+    /// Gives `use_it` the bytes of a member.
+    fn with(
+        &self,
+        at: u64,
+        use_it: &mut dyn FnMut(&mut dyn Read) -> io::Result<()>,
+    ) -> io::Result<()>;
+
+    /// Whether a member that is no image is to be reported rather than ignored.
+    fn claims(&self, path: &[u8]) -> bool {
+        has_image_extension(path)
+    }
+}
+
+/// A container and what is in it.
+pub(crate) struct Archive {
+    pub(crate) listing: Listing,
+    container: Box<dyn Container>,
+}
+
+impl std::fmt::Debug for Archive {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let members = self.listing.members.len();
+        f.debug_struct("Archive")
+            .field("members", &members)
+            .finish()
+    }
+}
+
+impl Archive {
+    pub(super) fn new(listing: Listing, container: impl Container + 'static) -> Archive {
+        Archive {
+            listing,
+            container: Box::new(container),
+        }
+    }
+
+    /// Whether this member is to be reported if it is no image.
+    pub(crate) fn claims(&self, member: &Member) -> bool {
+        self.container.claims(&member.path)
+    }
+
+    /// Gives `use_it` a member's bytes, as far as the limit goes. It may leave some unread.
+    pub(crate) fn with<T>(
+        &self,
+        member: &Member,
+        mut use_it: impl FnMut(&mut dyn Read) -> io::Result<T>,
+    ) -> io::Result<T> {
+        read_within(
+            self.container.as_ref(),
+            member.at,
+            MAX_MEMBER_BYTES,
+            &mut use_it,
+        )
+    }
+}
+
+/// What `use_it` makes of a member's first `limit` bytes; one byte more is an error, a panic, too.
+pub(super) fn read_within<T>(
+    container: &dyn Container,
+    at: u64,
+    limit: u64,
+    use_it: &mut dyn FnMut(&mut dyn Read) -> io::Result<T>,
+) -> io::Result<T> {
+    let mut made = None;
+    let read = crate::quietly::catch(AssertUnwindSafe(|| {
+        container.with(at, &mut |reader| {
+            let mut reader = Limited {
+                reader,
+                left: limit,
+                limit,
+            };
+            made = Some(use_it(&mut reader)?);
+            Ok(())
+        })
+    }));
+    read.unwrap_or_else(|| Err(io::Error::other("the archive's reader failed on it")))?;
+    made.ok_or_else(|| io::Error::other("the archive's reader gave nothing"))
+}
+
+impl Images for Archive {
+    fn read(&self, path: &[u8]) -> Result<ImageBytes<'_>, String> {
+        let member = self.listing.find(path).ok_or("no longer in the archive")?;
+        let bytes = self.with(member, |reader| {
+            let mut bytes = Vec::new();
+            reader.read_to_end(&mut bytes)?;
+            Ok(bytes)
+        });
+        bytes.map(Cow::Owned).map_err(|e| e.to_string())
+    }
+}
+
+/// Fails once more than `limit` bytes come.
+struct Limited<'a> {
+    reader: &'a mut dyn Read,
+    left: u64,
+    limit: u64,
+}
+
+impl Read for Limited<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.left == 0 {
+            let more = self.reader.read(&mut [0])? > 0 && !buffer.is_empty();
+            let reason = format!("larger than {} bytes, the limit for a member", self.limit);
+            return if more {
+                Err(io::Error::other(reason))
+            } else {
+                Ok(0)
+            };
+        }
+        let room = buffer
+            .len()
+            .min(usize::try_from(self.left).unwrap_or(usize::MAX));
+        let n = self.reader.read(&mut buffer[..room])?;
+        self.left -= n as u64;
+        Ok(n)
+    }
+}
+
+/// A file read at positions: clones share the file, and no clone moves another's position.
+#[derive(Debug, Clone)]
+pub(super) struct At {
+    file: Arc<File>,
+    pub len: u64,
+    position: u64,
+}
+
+impl At {
+    /// The file at `path`, and its stamp as it was opened.
+    pub fn open(path: &Path) -> Result<(At, Stamp), InputError> {
+        let file = File::open(path).map_err(InputError::io(path))?;
+        let metadata = file.metadata().map_err(InputError::io(path))?;
+        let at = At {
+            file: Arc::new(file),
+            len: metadata.len(),
+            position: 0,
+        };
+        Ok((at, Stamp::of(&metadata)))
+    }
+
+    /// The same file, read from `position` on.
+    pub fn from(&self, position: u64) -> At {
+        At {
+            position,
+            ..self.clone()
+        }
+    }
+}
+
+impl Read for At {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = self.file.read_at(buffer, self.position)?;
+        self.position += n as u64;
+        Ok(n)
+    }
+}
+
+impl Seek for At {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        let target = match to {
+            SeekFrom::Start(position) => Some(position),
+            SeekFrom::End(by) => self.len.checked_add_signed(by),
+            SeekFrom::Current(by) => self.position.checked_add_signed(by),
+        };
+        // The system's own limit for positions.
+        let target = target.filter(|&p| i64::try_from(p).is_ok());
+        self.position = target.ok_or_else(|| {
+            io::Error::new(io::ErrorKind::InvalidInput, "position outside of the file")
+        })?;
+        Ok(self.position)
+    }
+}
+
+/// One stamp for all files of a data set and for what decides which bytes a path means: as long as
+/// it is the same, so are the images.
+pub(super) fn combined(files: &[(&Path, Stamp)], options: &str) -> Stamp {
+    use std::os::unix::ffi::OsStrExt;
+    /// Goes up when the same file's members get other paths than before.
+    const VERSION: u8 = 1;
+    let mut said = vec![VERSION];
+    said.extend_from_slice(options.as_bytes());
+    for (path, stamp) in files {
+        let name = path.file_name().unwrap_or_default().as_bytes();
+        said.push(0);
+        said.extend_from_slice(name);
+        said.extend_from_slice(format!("\0{stamp:?}").as_bytes());
+    }
+    let latest = |time: fn(&Stamp) -> i64| files.iter().map(|(_, s)| time(s)).max();
+    Stamp {
+        device: files.first().map_or(0, |(_, s)| s.device),
+        inode: xxhash_rust::xxh3::xxh3_64(&said),
+        size_bytes: files.iter().map(|(_, s)| s.size_bytes).sum(),
+        modified_nanos: latest(|s| s.modified_nanos).unwrap_or_default(),
+        changed_nanos: latest(|s| s.changed_nanos).unwrap_or_default(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Endless;
+
+    impl Container for Endless {
+        fn with(
+            &self,
+            at: u64,
+            use_it: &mut dyn FnMut(&mut dyn Read) -> io::Result<()>,
+        ) -> io::Result<()> {
+            assert_ne!(at, 7, "a bug in the reader");
+            use_it(&mut io::repeat(1).take(at))
+        }
+    }
+
+    #[test]
+    fn what_comes_out_is_bounded() {
+        let all = &mut |r: &mut dyn Read| {
+            let mut bytes = Vec::new();
+            r.read_to_end(&mut bytes).map(|_| bytes.len())
+        };
+        assert_eq!(read_within(&Endless, 100, 100, all).unwrap(), 100);
+        let error = read_within(&Endless, 101, 100, all).unwrap_err();
+        assert!(error.to_string().contains("larger than 100 bytes"));
+        let error = read_within(&Endless, 7, 100, all).unwrap_err();
+        assert!(error.to_string().contains("failed on it"));
+    }
+}

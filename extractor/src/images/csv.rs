@@ -1,0 +1,215 @@
+//! Manifests as text: a path and perhaps a label a line.
+//!
+//! Paths are relative to the manifest's folder. Absolute paths and `..` are allowed, unlike in
+//! archives: a manifest is a list that somebody made of files that lie here, and an image is only
+//! ever read. An absolute path below the manifest's folder is made relative, so that moving the data
+//! set changes no path in the index; others stay absolute. Must not look at the files listed.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Cursor, Read};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use super::columns::list as list_columns;
+use super::{Columns, InputError, Listing};
+use crate::decode::has_image_extension;
+use crate::walk::Skipped;
+
+/// Lists what the manifest at `path` says.
+pub(super) fn list(path: &Path, tabs: bool, columns: &Columns) -> Result<Listing, InputError> {
+    let file = File::open(path).map_err(InputError::io(path))?;
+    let mut lines = BufReader::new(file);
+    let mut first = Vec::new();
+    let head = (&mut lines).take(1 << 20).read_until(b'\n', &mut first);
+    head.map_err(InputError::io(path))?;
+    let count = |b: u8| first.iter().filter(|&&x| x == b).count();
+    let delimiter = match tabs {
+        true => b'\t',
+        false => [b',', b';', b'\t']
+            .into_iter()
+            .rev()
+            .max_by_key(|&b| count(b))
+            .expect("there are three"),
+    };
+    let mut reader = ::csv::ReaderBuilder::new()
+        .has_headers(false)
+        .delimiter(delimiter)
+        .from_reader(Cursor::new(first).chain(lines));
+    let damaged = |e: ::csv::Error| InputError::Damaged {
+        path: path.to_owned(),
+        format: "CSV",
+        hint: "every line needs as many fields as the first; put quotes around a field with commas",
+        source: e.into(),
+    };
+    let refused = |reason: String| InputError::refused(path, reason);
+
+    let mut record = ::csv::ByteRecord::new();
+    if !reader.read_byte_record(&mut record).map_err(damaged)? {
+        return Err(refused("lists no file: it is empty".to_owned()));
+    }
+    let names: Vec<String> = record
+        .iter()
+        .map(|name| String::from_utf8_lossy(name).trim().to_owned())
+        .collect();
+    let (path_at, label_at, mut more) = match columns.path(&names).map_err(refused)? {
+        Some(path_at) => {
+            let label_at = columns.label(&names).map_err(refused)?;
+            (
+                path_at,
+                label_at.filter(|&at| at != path_at),
+                reader.read_byte_record(&mut record).map_err(damaged)?,
+            )
+        }
+        // No header: the first line is a row already.
+        None if columns.given().is_none()
+            && names.len() <= 2
+            && has_image_extension(&record[0]) =>
+        {
+            (0, (names.len() == 2).then_some(1), true)
+        }
+        None => {
+            return Err(refused(format!(
+                "has no column of paths by a usual name; it has {} (hint: --path-column NAME, \
+                 --label-column NAME)",
+                list_columns(&names)
+            )));
+        }
+    };
+
+    let root = path.parent().unwrap_or(Path::new(""));
+    let absolute_root = std::path::absolute(root).unwrap_or_else(|_| root.to_owned());
+    let (mut found, mut skipped) = (Vec::new(), Vec::new());
+    while more {
+        let line = record.position().map_or(0, |p| p.line());
+        let label = match label_at {
+            Some(at) => std::str::from_utf8(&record[at])
+                .map_err(|_| refused(format!("line {line} has a label that is not UTF-8")))?,
+            None => "",
+        };
+        match tidy(&record[path_at], absolute_root.as_os_str().as_bytes()) {
+            Some(file) => {
+                let class = Some(label.trim()).filter(|l| !l.is_empty());
+                found.push((file, class.map(str::to_owned), line));
+            }
+            None => skipped.push(Skipped {
+                path: format!("line {line}").into_bytes(),
+                reason: "its path is empty".to_owned(),
+            }),
+        }
+        more = reader.read_byte_record(&mut record).map_err(damaged)?;
+    }
+    if found.is_empty() {
+        return Err(refused("lists no file".to_owned()));
+    }
+    Ok(Listing::new(found, [], skipped, 0))
+}
+
+/// A listed path as an index has it: without `./` and doubled slashes, relative if it can be.
+pub(super) fn tidy(listed: &[u8], root: &[u8]) -> Option<Vec<u8>> {
+    let mut path = listed.trim_ascii();
+    if let Some(below) = path.strip_prefix(root).and_then(|p| p.strip_prefix(b"/"))
+        && !root.is_empty()
+    {
+        path = below;
+    }
+    let parts: Vec<&[u8]> = path
+        .split(|&b| b == b'/')
+        .filter(|c| !c.is_empty() && *c != b".")
+        .collect();
+    let tidy = parts.join(&b'/');
+    match (tidy.is_empty(), path.starts_with(b"/")) {
+        (true, _) => None,
+        (false, true) => Some([b"/", &tidy[..]].concat()),
+        (false, false) => Some(tidy),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn listed(text: &[u8], columns: &Columns) -> Result<Vec<String>, String> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("list.csv");
+        let here = folder.path().as_os_str().as_bytes();
+        let text: Vec<u8> = match text.strip_prefix(b"HERE") {
+            Some(rest) => [b"path\n", here, rest].concat(),
+            None => text.to_vec(),
+        };
+        std::fs::write(&path, text).unwrap();
+        let listing = list(&path, false, columns).map_err(|error| {
+            let mut text = error.to_string();
+            if let Some(source) = std::error::Error::source(&error) {
+                text += &format!(": {source}");
+            }
+            text
+        })?;
+        let members = listing.members.iter().map(|m| {
+            let class = m.class.map_or("-", |c| &listing.classes[c as usize]);
+            format!("{} {class}", crate::files::escape(&m.path))
+        });
+        let skipped = listing
+            .skipped
+            .iter()
+            .map(|s| crate::files::escape(&s.path));
+        Ok(members.chain(skipped).collect())
+    }
+
+    #[test]
+    fn paths_and_labels() {
+        let usual = Columns::default();
+        let cases: [(&[u8], &[&str]); 7] = [
+            (
+                b"path,label\nb/1.jpg,Dog\na.jpg,\n./b//1.jpg,Dog\n",
+                &["a.jpg -", "b/1.jpg Dog"],
+            ),
+            (
+                b"\xef\xbb\xbflabel;file_name\r\n cat ; 1.jpg\r\n",
+                &["1.jpg cat"],
+            ),
+            (b"id\tFilename\n3\t1.jpg\n", &["1.jpg -"]),
+            (b"1.jpg,cat\n2.jpg,dog\n", &["1.jpg cat", "2.jpg dog"]),
+            (
+                b"path\n\"a,b.jpg\"\n/abs/1.jpg\n../up.jpg\n",
+                &["/abs/1.jpg -", "../up.jpg -", "a,b.jpg -"],
+            ),
+            (b"HERE/in/1.jpg\n", &["in/1.jpg -"]),
+            (
+                b"path,label\n,cat\n\xff.jpg,cat\n",
+                &["\\xFF.jpg cat", "line 2"],
+            ),
+        ];
+        for (text, expected) in cases {
+            let found = listed(text, &usual).unwrap();
+            assert_eq!(found, expected, "{}", crate::files::escape(text));
+        }
+        let named = Columns {
+            path_column: Some("a".to_owned()),
+            label_column: Some("b".to_owned()),
+            ..Columns::default()
+        };
+        assert_eq!(
+            listed(b"a,path,b\n1.jpg,2.jpg,x\n", &named).unwrap(),
+            ["1.jpg x"]
+        );
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        let usual = Columns::default();
+        let cases: [(&[u8], &str); 5] = [
+            (b"", "empty"),
+            (b"path,label\n", "lists no file"),
+            (b"path,label\na.jpg,cat\nb.jpg\n", "line: 3"),
+            (b"one,two\n1,2\n", "one, two"),
+            (b"path,label\na.jpg,\xff\n", "line 2"),
+        ];
+        for (text, word) in cases {
+            let error = listed(text, &usual).unwrap_err();
+            assert!(
+                error.contains(word) && error.contains("list.csv"),
+                "{error}"
+            );
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! Where a data set's images are: in a folder, listed by a manifest, or inside an archive.
+//!
+//! [`DataSet::open`] tells the kinds apart and lists the images; [`Images`] reads them. Archives are
+//! read in place and never unpacked. Must not know what is in an image's bytes, nor how an index is
+//! stored.
+
+mod archive;
+mod columns;
+mod csv;
+mod error;
+mod folder;
+mod kind;
+mod listing;
+mod names;
+mod parquet;
+mod tar;
+mod webdataset;
+mod zip;
+
+use std::borrow::Cow;
+use std::path::{Path, PathBuf};
+
+use crate::walk::Stamp;
+pub(crate) use archive::Archive;
+pub use archive::MAX_MEMBER_BYTES;
+pub use columns::Columns;
+pub use error::InputError;
+pub use folder::Folder;
+use kind::Kind;
+pub use kind::canonical;
+pub(crate) use listing::{Listing, Member, compare_paths};
+
+/// The bytes of one image file; borrowed where they lie in memory anyway.
+pub type ImageBytes<'a> = Cow<'a, [u8]>;
+
+/// A data set's images by path. Read from many threads at once.
+pub trait Images: Sync {
+    /// The bytes of the image file that an index calls `path`.
+    ///
+    /// # Errors
+    /// Why they cannot be had, as a lowercase fragment.
+    fn read(&self, path: &[u8]) -> Result<ImageBytes<'_>, String>;
+}
+
+/// A data set as a person names it: a folder, a manifest or an archive.
+#[derive(Debug)]
+pub struct DataSet {
+    /// What was named.
+    pub path: PathBuf,
+    pub(crate) source: Source,
+}
+
+/// What a data set turned out to be.
+#[derive(Debug)]
+pub(crate) enum Source {
+    /// A folder with one sub-folder a class; listed by the walk.
+    Folder(Folder),
+    /// Files that a manifest lists.
+    Files(Folder, Listing),
+    /// Members of an archive or rows of Parquet files. The stamp says whether it is still the same.
+    Archive(Archive, Stamp),
+}
+
+impl DataSet {
+    /// Opens what `path` names and lists its images; no image is read yet.
+    ///
+    /// # Errors
+    /// When it is none of the kinds, damaged or hostile, or a manifest lacks a column.
+    pub fn open(path: &Path, columns: &Columns) -> Result<DataSet, InputError> {
+        let kind = Kind::of(path)?;
+        if let Some(flag) = columns.given()
+            && matches!(kind, Kind::Folder | Kind::Zip)
+        {
+            return Err(InputError::refused(
+                path,
+                format!("has no columns, so {flag} means nothing"),
+            ));
+        }
+        let source = match kind {
+            Kind::Folder => Source::Folder(Folder::new(path)),
+            Kind::Csv { tabs } => {
+                let root = path.parent().unwrap_or(Path::new(""));
+                Source::Files(Folder::new(root), csv::list(path, tabs, columns)?)
+            }
+            Kind::Zip => zip::open(path)?,
+            Kind::Tar => tar::open(path, columns)?,
+            Kind::Parquet(shards) => parquet::open(path, shards, columns)?,
+        };
+        Ok(DataSet {
+            path: path.to_owned(),
+            source,
+        })
+    }
+}
+
+impl Images for DataSet {
+    fn read(&self, path: &[u8]) -> Result<ImageBytes<'_>, String> {
+        match &self.source {
+            Source::Folder(folder) | Source::Files(folder, _) => folder.read(path),
+            Source::Archive(archive, _) => archive.read(path),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -42,8 +42,12 @@ pub enum DatasetError {
     /// An image was given twice to the split.
     #[error(transparent)]
     Twice(#[from] DuplicateImage),
-    /// A head tells two classes apart.
-    #[error("the index has {} ({}), but a head tells two classes apart{}", counted_as(.0.len(), "class", "classes"), .0.join(", "), few(.0))]
+    /// A head tells classes apart.
+    #[error(
+        "the index has {} ({}), but a head needs two or more (hint: put the images of each class \
+         into a folder of its own)",
+        counted_as(.0.len(), "class", "classes"), .0.join(", ")
+    )]
     Classes(Vec<String>),
     /// No store fits.
     #[error("no feature store in {} is {wanted} (hint: run make features; there are: {})", root.display(), there.join(", "))]
@@ -90,13 +94,6 @@ pub enum DatasetError {
     },
 }
 
-fn few(classes: &[String]) -> &'static str {
-    match classes.len() {
-        0 | 1 => " (hint: put the images of each class into a folder of its own)",
-        _ => "",
-    }
-}
-
 /// How images get their sides.
 #[derive(Debug, Clone, PartialEq)]
 pub enum SplitSource {
@@ -138,11 +135,11 @@ pub struct Dataset {
     pub index_digest: Digest,
     /// The split file.
     pub split: SplitFile,
-    /// Names of class 0 and class 1.
-    pub classes: [String; 2],
+    /// Names of the classes, two or more.
+    pub classes: Vec<String>,
     /// Ids, ascending.
     pub ids: Vec<ImageId>,
-    /// Labels of all rows, 0 or 1; the first [`Dataset::ids`] ones are the images'.
+    /// Labels of all rows, below K; the first [`Dataset::ids`] ones are the images'.
     pub labels_n: Vec<u32>,
     /// Sides.
     pub sides_n: Vec<Side>,
@@ -169,11 +166,10 @@ impl Dataset {
         wanted: &WantedViews,
     ) -> Result<Dataset, DatasetError> {
         let index = Index::read(index)?;
-        let classes: [String; 2] = index
-            .classes
-            .clone()
-            .try_into()
-            .map_err(DatasetError::Classes)?;
+        let classes = index.classes.clone();
+        if classes.len() < 2 {
+            return Err(DatasetError::Classes(classes));
+        }
         let (mut labelled, mut left_out) = labelled(&index);
         let index_digest = index.digest();
         let store = Store::open(store)?;
@@ -262,15 +258,18 @@ impl Dataset {
         &self.train_rows.starts
     }
 
-    /// Images on `side`, of class 0 and class 1.
-    pub fn counts_on(&self, side: Side) -> [u64; 2] {
+    /// Images on `side`, of each class.
+    pub fn counts_on(&self, side: Side) -> Vec<u64> {
         let pairs = self
             .sides_n
             .iter()
             .copied()
             .zip(self.labels_n.iter().copied());
         let counts = split::count(pairs);
-        [0, 1].map(|label| counts.get(&(side, label)).copied().unwrap_or(0))
+        let labels = 0..self.classes.len() as u32;
+        labels
+            .map(|label| counts.get(&(side, label)).copied().unwrap_or(0))
+            .collect()
     }
 }
 

@@ -8,6 +8,7 @@
 pub mod cli;
 pub mod dataset;
 pub mod head;
+pub mod kernels;
 pub mod matrix;
 pub mod metrics;
 pub mod pool;

@@ -1,15 +1,6 @@
-//! A borrowed matrix of pooled features and the two kernels that a linear head needs.
+//! A borrowed matrix of pooled features: rows are gathered by number and never copied.
 //!
-//! Rows are gathered by number and never copied. The kernels add in an order that is written
-//! down here and nowhere depends on threads or on the processor's vector width: products go into
-//! sixteen independent lanes, which are then added pairwise. That is also what lets a compiler
-//! use vector instructions without being allowed to reorder sums. This file knows nothing of
-//! labels or solvers.
-
-use std::ops::AddAssign;
-
-/// Lanes of independent partial sums; part of what a result's last bit is.
-const LANES: usize = 16;
+//! This file knows nothing of labels or solvers.
 
 /// Pooled features of N images, borrowed: row-major `[N, C]`.
 #[derive(Clone, Copy, Debug)]
@@ -73,61 +64,6 @@ impl<'a> Rows<'a> {
     }
 }
 
-/// Sum of `a[c] * b[c]`, in the fixed order that the file's header describes.
-pub fn dot(a: &[f32], b: &[f32]) -> f32 {
-    debug_assert_eq!(a.len(), b.len());
-    let (a_blocks, a_rest) = a.as_chunks::<LANES>();
-    let (b_blocks, b_rest) = b.as_chunks::<LANES>();
-    let mut lanes = [0.0_f32; LANES];
-    for (a, b) in a_blocks.iter().zip(b_blocks) {
-        for lane in 0..LANES {
-            lanes[lane] += a[lane] * b[lane];
-        }
-    }
-    for (lane, (a, b)) in a_rest.iter().zip(b_rest).enumerate() {
-        lanes[lane] += a * b;
-    }
-    add_pairwise(lanes)
-}
-
-/// The sum of the lanes, a power of two of them: the upper half is added to the lower one until
-/// one is left.
-pub(crate) fn add_pairwise<T: Copy + AddAssign, const LANES: usize>(mut lanes: [T; LANES]) -> T {
-    let mut width = LANES / 2;
-    while width > 0 {
-        for lane in 0..width {
-            let upper = lanes[lane + width];
-            lanes[lane] += upper;
-        }
-        width /= 2;
-    }
-    lanes[0]
-}
-
-/// `sum[c] += Σ factors[i] * row(indices[i])[c]`, in the order of `indices`.
-///
-/// Four rows at a time, so that `sum` is loaded and stored a quarter as often; the order of the
-/// additions is the same as with one row at a time.
-pub fn add_scaled_rows(sum_c: &mut [f32], rows: Rows<'_>, indices: &[u32], factors: &[f32]) {
-    debug_assert_eq!(indices.len(), factors.len());
-    let channels = rows.channels();
-    assert_eq!(sum_c.len(), channels, "one sum for each channel");
-    let (index_blocks, index_rest) = indices.as_chunks::<4>();
-    let (factor_blocks, factor_rest) = factors.as_chunks::<4>();
-    for (index, factor) in index_blocks.iter().zip(factor_blocks) {
-        let [r0, r1, r2, r3] = index.map(|row| &rows.row(row)[..channels]);
-        let [f0, f1, f2, f3] = *factor;
-        for c in 0..channels {
-            sum_c[c] = (((sum_c[c] + f0 * r0[c]) + f1 * r1[c]) + f2 * r2[c]) + f3 * r3[c];
-        }
-    }
-    for (&row, &factor) in index_rest.iter().zip(factor_rest) {
-        for (sum, x) in sum_c.iter_mut().zip(rows.row(row)) {
-            *sum += factor * x;
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -151,33 +87,5 @@ mod tests {
             [0, 1, 2].map(|row| rows.is_finite(row)),
             [true, false, false]
         );
-    }
-
-    #[test]
-    fn dot_by_hand_at_every_remainder() {
-        for count in 0..40_u16 {
-            // 0*1 + 1*2 + ... = Σ i(i+1); small integers are exact in f32.
-            let a: Vec<f32> = (0..count).map(f32::from).collect();
-            let b: Vec<f32> = (0..count).map(|i| f32::from(i + 1)).collect();
-            let expected: u32 = (0..u32::from(count)).map(|i| i * (i + 1)).sum();
-            assert_eq!(dot(&a, &b), expected as f32);
-        }
-    }
-
-    #[test]
-    fn four_rows_at_once_add_like_one_at_a_time() {
-        let values: Vec<f32> = (0..11 * 5).map(|i| (i as f32 * 0.7).sin()).collect();
-        let rows = Rows::new(&values, 5).unwrap();
-        let indices: Vec<u32> = (0..11).rev().collect();
-        let factors: Vec<f32> = (0..11).map(|i| (i as f32).cos()).collect();
-        let mut sum = vec![0.5_f32; 5];
-        add_scaled_rows(&mut sum, rows, &indices, &factors);
-        let mut expected = vec![0.5_f32; 5];
-        for (&row, factor) in indices.iter().zip(&factors) {
-            for (e, x) in expected.iter_mut().zip(rows.row(row)) {
-                *e += factor * x;
-            }
-        }
-        assert_eq!(sum, expected);
     }
 }

@@ -88,14 +88,14 @@ pub struct Places {
 }
 
 /// Images of one side, by class.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counts {
-    /// Training images of class 0 and class 1.
-    pub train: [u64; 2],
-    /// Validation images of class 0 and class 1.
-    pub validation: [u64; 2],
-    /// Test images of class 0 and class 1.
-    pub test: [u64; 2],
+    /// Training images of each class.
+    pub train: Vec<u64>,
+    /// Validation images of each class.
+    pub validation: Vec<u64>,
+    /// Test images of each class.
+    pub test: Vec<u64>,
 }
 
 /// How the finished head does on each side.
@@ -124,11 +124,11 @@ pub struct RunRecord {
     pub places: Places,
     /// How the split was made; none if the user brought it.
     pub split_plan: Option<SplitPlan>,
-    /// Names of class 0 and class 1.
-    pub classes: [String; 2],
+    /// Names of the classes.
+    pub classes: Vec<String>,
     /// Channels of the pooled features, C.
     pub channels: usize,
-    /// Trainable parameters, C + 1.
+    /// Trainable parameters: C + 1 for two classes, K (C + 1) for more.
     pub trainable_parameters: usize,
     /// Images by side and class.
     pub counts: Counts,
@@ -149,8 +149,8 @@ pub struct RunRecord {
 
 impl RunRecord {
     /// A record of `fit` under `key`; the fields that only the caller knows are empty.
-    pub fn new(key: RunKey, classes: [String; 2], fit: &Fit) -> RunRecord {
-        let channels = fit.head.weights_c.len();
+    pub fn new(key: RunKey, classes: Vec<String>, fit: &Fit) -> RunRecord {
+        let channels = fit.head.channels();
         let version = env!("CARGO_PKG_VERSION").to_owned();
         RunRecord {
             format: FORMAT,

@@ -31,12 +31,9 @@ fn validation_accuracies(data: &Path, model: &str, channels: usize) -> (f64, f64
         dataset.rows_on(Side::Train),
         dataset.rows_on(Side::Validation),
     );
-    let problem = Problem::new(rows, &dataset.labels_n, &train, &validation).unwrap();
+    let problem = Problem::new(rows, &dataset.labels_n, 2, &train, &validation).unwrap();
     let accuracy = |solver: SolverConfig| {
-        let config = FitConfig {
-            solver,
-            standardize: false,
-        };
+        let config = FitConfig::new(solver);
         let fit = solver::fit(&problem, &config, &mut |_| ()).unwrap();
         assert_eq!(fit.head.parameter_count(), channels + 1);
         assert!(

@@ -34,7 +34,7 @@ fn a_run_is_reported_and_recorded() {
     }
     let head = head_trainer::run::head(&folder).unwrap();
     assert_eq!(
-        (head.linear.weights_c.len(), head.classes[1].as_str()),
+        (head.linear.channels(), head.classes[1].as_str()),
         (5, "Dog")
     );
 }

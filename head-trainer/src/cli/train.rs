@@ -22,10 +22,10 @@ use crate::matrix::Rows;
 use crate::metrics::evaluate;
 use crate::protocol::{Protocol, Tutorial};
 use crate::run::{Counts, Draft, FinalMetrics, Places, RunKey, RunRecord};
-use crate::solver::adam::AdamConfig;
+use crate::solver::adam::{AdamConfig, Schedule};
 use crate::solver::lbfgs::Lbfgs;
 use crate::solver::linfa::Linfa;
-use crate::solver::{self, Fit, FitConfig, MinimumConfig, Problem, SolverConfig};
+use crate::solver::{self, ClassWeight, Fit, FitConfig, MinimumConfig, Problem, SolverConfig};
 use crate::split::{Fractions, Side, SplitMode};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -104,6 +104,10 @@ pub struct Args {
     /// Standardise the features (folded back into the head's weights).
     #[arg(long)]
     standardize: bool,
+    /// What each class's losses count in training: none, balanced (n / (K n of the class)) or a
+    /// number for each class, such as 1,2.5.
+    #[arg(long, value_name = "W", default_value = "none")]
+    class_weight: ClassWeight,
     /// adam: what an epoch is.
     #[arg(long, value_enum, default_value = "full")]
     protocol: ProtocolName,
@@ -116,13 +120,23 @@ pub struct Args {
     /// adam: step size [default: 0.001].
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
     learning_rate: Option<f64>,
+    /// adam: how the step size changes: constant, cosine or exponential:RATE (the factor at the
+    /// end) [default: constant].
+    #[arg(long, value_name = "S")]
+    schedule: Option<Schedule>,
+    /// adam: share of the channels left out of each training row [default: 0].
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    dropout: Option<f64>,
+    /// adam: stop after N epochs without a lower validation loss and take the best epoch's weights.
+    #[arg(long, value_name = "N")]
+    patience: Option<u32>,
     /// adam, tutorial protocol: steps an epoch [default: 363].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(..=1_000_000))]
     steps_per_epoch: Option<u32>,
     /// adam, tutorial protocol: images in the shuffle buffer [default: 1000].
     #[arg(long, value_name = "N")]
     shuffle_buffer: Option<u32>,
-    /// lbfgs, linfa: weight of the penalty l2/2 |w|^2 on the mean loss [default: 0.1].
+    /// Weight of the penalty l2/2 |w|^2 on the mean loss [default: 0 for adam, 0.1 for the others].
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
     l2: Option<f64>,
     /// lbfgs, linfa: iterations at most [default: 1000].
@@ -172,8 +186,14 @@ impl Args {
         let load_secs = started.elapsed().as_secs_f64();
         let rows = Rows::new(&dataset.pooled_nc, dataset.channels)?;
         let [train, validation, test] = Side::ALL.map(|side| dataset.rows_on(side));
-        let problem = Problem::new(rows, &dataset.labels_n, dataset.train_rows(), &validation)?
-            .with_views(dataset.train_starts())?;
+        let problem = Problem::new(
+            rows,
+            &dataset.labels_n,
+            dataset.classes.len(),
+            dataset.train_rows(),
+            &validation,
+        )?
+        .with_views(dataset.train_starts())?;
         let fit_started = Instant::now();
         let fit = solver::fit(&problem, &config, &mut |epoch| {
             tracing::debug!(
@@ -201,6 +221,7 @@ impl Args {
         let head = Head {
             linear: fit.head.clone(),
             classes: dataset.classes.clone(),
+            decision: Default::default(),
             metadata: BTreeMap::from([
                 ("store_key".to_owned(), record.key.store_key.to_string()),
                 (
@@ -225,6 +246,9 @@ impl Args {
             ("--epochs", self.epochs.is_some()),
             ("--batch-size", self.batch_size.is_some()),
             ("--learning-rate", self.learning_rate.is_some()),
+            ("--schedule", self.schedule.is_some()),
+            ("--dropout", self.dropout.is_some()),
+            ("--patience", self.patience.is_some()),
             (
                 "--protocol tutorial",
                 self.protocol == ProtocolName::Tutorial,
@@ -235,7 +259,6 @@ impl Args {
             ("--shuffle-buffer", self.shuffle_buffer.is_some()),
         ];
         let minimum_only = [
-            ("--l2", self.l2.is_some()),
             ("--max-iterations", self.max_iterations.is_some()),
             ("--gradient-tolerance", self.gradient_tolerance.is_some()),
         ];
@@ -265,6 +288,10 @@ impl Args {
                     epochs: self.epochs.unwrap_or(default.epochs),
                     batch_size: self.batch_size.unwrap_or(default.batch_size),
                     learning_rate: self.learning_rate.unwrap_or(default.learning_rate),
+                    schedule: self.schedule.unwrap_or_default(),
+                    l2: self.l2.unwrap_or(default.l2),
+                    dropout: self.dropout.unwrap_or(default.dropout),
+                    patience: self.patience,
                     protocol,
                     seed: self.seed,
                     ..default
@@ -290,6 +317,7 @@ impl Args {
         let config = FitConfig {
             solver,
             standardize: self.standardize,
+            class_weight: self.class_weight.clone(),
         };
         config.check()?;
         Ok(config)

@@ -10,18 +10,13 @@ fn example() -> (RunRecord, Head, Vec<Step>) {
         store_key: Digest::of(b"store"),
         index: Digest::of(b"index"),
         split: Digest::of(b"split"),
-        config: FitConfig {
-            solver: SolverConfig::Adam(AdamConfig::default()),
-            standardize: false,
-        },
+        config: FitConfig::new(SolverConfig::Adam(AdamConfig::default())),
         views: vec!["identity".to_owned()],
     };
     let head = Head {
-        linear: Linear {
-            weights_c: vec![1.0, 2.0],
-            bias: 0.5,
-        },
-        classes: ["Cat".to_owned(), "Dog".to_owned()],
+        linear: Linear::binary(vec![1.0, 2.0], 0.5),
+        classes: vec!["Cat".to_owned(), "Dog".to_owned()],
+        decision: Default::default(),
         metadata: BTreeMap::new(),
     };
     let fit = Fit {
@@ -41,6 +36,7 @@ fn example() -> (RunRecord, Head, Vec<Step>) {
             running_loss: 0.5,
             running_accuracy: 0.75,
         }],
+        best_epoch: None,
         convergence: None,
     };
     let record = RunRecord::new(key, head.classes.clone(), &fit);

@@ -11,7 +11,7 @@ use crate::solver::Epoch;
 
 pub(super) fn text(dataset: &Dataset, record: &RunRecord, folder: &str) -> String {
     let mut text = String::new();
-    let sum = |counts: [u64; 2]| grouped(counts.iter().sum());
+    let sum = |counts: &[u64]| grouped(counts.iter().sum());
     let store = &dataset.store;
     let _ = writeln!(text, "store      {}", escape_path(store.folder()));
     let _ = writeln!(
@@ -25,14 +25,15 @@ pub(super) fn text(dataset: &Dataset, record: &RunRecord, folder: &str) -> Strin
             ""
         }
     );
+    let numbered = record.classes.iter().enumerate();
+    let classes: Vec<String> = numbered.map(|(i, name)| format!("{name} = {i}")).collect();
     let _ = writeln!(
         text,
-        "images     train {}, validation {}, test {} ({} = 0, {} = 1)",
-        sum(record.counts.train),
-        sum(record.counts.validation),
-        sum(record.counts.test),
-        record.classes[0],
-        record.classes[1],
+        "images     train {}, validation {}, test {} ({})",
+        sum(&record.counts.train),
+        sum(&record.counts.validation),
+        sum(&record.counts.test),
+        classes.join(", "),
     );
     if !dataset.views.is_identity() {
         let rows = grouped(dataset.train_rows().len() as u64);

@@ -19,4 +19,5 @@ pub mod sampling;
 pub mod solver;
 pub mod split;
 pub mod standardize;
+pub mod sweep;
 mod utc;

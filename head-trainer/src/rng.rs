@@ -31,6 +31,8 @@ pub enum Purpose {
     Views = 4,
     /// Which channels dropout leaves out.
     Dropout = 5,
+    /// Which fold of a sweep judges an image.
+    Folds = 6,
 }
 
 /// A stream of random numbers; equal for equal (seed, purpose) on every machine.

@@ -259,7 +259,7 @@ fn a_path_ends_where_each_search_would() {
             ..MinimumConfig::default()
         };
         let penalties = [10.0, 1.0, 0.1, 1e-3];
-        let path = lbfgs::path(&clouds.problem(), &config, &penalties).unwrap();
+        let path = lbfgs::path(&clouds.problem(), &config, &penalties, &mut |_| {}).unwrap();
         for (found, l2) in path.iter().zip(penalties) {
             let alone = run(&clouds.problem(), &lbfgs(l2));
             let (a, b) = (found.convergence.unwrap(), alone.convergence.unwrap());

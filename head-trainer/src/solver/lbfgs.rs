@@ -26,15 +26,14 @@ impl Solver for Lbfgs {
         problem: &Problem<'_>,
         observe: &mut dyn FnMut(&Epoch),
     ) -> Result<Fit, SolverError> {
-        let mut fits = path(problem, &self.0, &[self.0.l2])?;
-        let fit = fits.pop().expect("one penalty, one fit");
-        observe(&fit.history[0]);
-        Ok(fit)
+        let mut fits = path(problem, &self.0, &[self.0.l2], observe)?;
+        Ok(fits.pop().expect("one penalty, one fit"))
     }
 }
 
 /// The minima for several penalties, in the order given: each search begins where the one before
-/// it ended, which is near if the penalties are. Only `l2` of the configuration is not used.
+/// it ended, which is near if the penalties are. Of the configuration, `l2` is not used. `observe`
+/// is told of every end.
 ///
 /// # Errors
 /// [`SolverError::Config`].
@@ -42,6 +41,7 @@ pub fn path(
     problem: &Problem<'_>,
     config: &MinimumConfig,
     penalties: &[f64],
+    observe: &mut dyn FnMut(&Epoch),
 ) -> Result<Vec<Fit>, SolverError> {
     let measured;
     let moments = match problem.standardizer() {
@@ -84,6 +84,7 @@ pub fn path(
             "a penalty that keeps the weights in the range of f32",
         )?;
         let epoch = last_epoch(&head, problem, start);
+        observe(&epoch);
         fits.push(Fit {
             head,
             history: vec![epoch],

@@ -232,6 +232,17 @@ pub fn fit(
     config: &FitConfig,
     observe: &mut dyn FnMut(&Epoch),
 ) -> Result<Fit, SolverError> {
+    prepared(problem, config, |problem| {
+        config.solver.solver().fit(problem, observe)
+    })
+}
+
+/// Does `work` on a problem that has the class weights and the standardised features of `config`.
+pub(crate) fn prepared<T>(
+    problem: &Problem<'_>,
+    config: &FitConfig,
+    work: impl FnOnce(&Problem<'_>) -> Result<T, SolverError>,
+) -> Result<T, SolverError> {
     config.check()?;
     let class_weights = config.class_weight.of(problem)?;
     let standardizer = config
@@ -242,5 +253,5 @@ pub fn fit(
         standardizer: standardizer.as_ref(),
         ..*problem
     };
-    config.solver.solver().fit(&problem, observe)
+    work(&problem)
 }

@@ -4,6 +4,13 @@
 //! exponential and the logarithm are `libm`'s and not the system's, so that a loss has the same
 //! bits on every machine.
 
+pub mod calibration;
+pub mod confusion;
+pub mod interval;
+pub mod ranking;
+pub mod temperature;
+pub mod threshold;
+
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 

@@ -113,9 +113,9 @@ impl Linear {
 #[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 pub struct Decision {
     /// Logits are divided by it; 1 changes nothing.
-    pub temperature: f32,
+    pub temperature: f64,
     /// For two classes: the probability above which an image is taken for class 1.
-    pub threshold: f32,
+    pub threshold: f64,
 }
 
 impl Default for Decision {
@@ -130,8 +130,8 @@ impl Default for Decision {
 impl Decision {
     /// Probabilities `[K]` of the logits `[O]`.
     pub fn probabilities(&self, logits_o: &[f32]) -> Vec<f32> {
-        let mut scaled = logits_o.to_vec();
-        scaled.iter_mut().for_each(|z| *z /= self.temperature);
+        let divided = |z: &f32| (f64::from(*z) / self.temperature) as f32;
+        let scaled: Vec<f32> = logits_o.iter().map(divided).collect();
         probabilities(&scaled)
     }
 
@@ -139,7 +139,7 @@ impl Decision {
     pub fn class(&self, logits_o: &[f32]) -> u32 {
         match logits_o {
             [_] if self.threshold != 0.5 => {
-                u32::from(self.probabilities(logits_o)[1] > self.threshold)
+                u32::from(f64::from(self.probabilities(logits_o)[1]) > self.threshold)
             }
             _ => predicted(logits_o),
         }
@@ -296,12 +296,16 @@ fn parse(tensors: &SafeTensors<'_>, mut metadata: HashMap<String, String>) -> Re
         .filter(|names: &Vec<String>| names.len() >= 2)
         .ok_or_else(|| format!("its classes are `{classes}`, expected two names or more"))?;
     let mut decision = Decision::default();
-    for (key, number, most) in [
-        ("temperature", &mut decision.temperature, f32::MAX),
-        ("threshold", &mut decision.threshold, 1.0),
+    for (key, number, range) in [
+        (
+            "temperature",
+            &mut decision.temperature,
+            f64::MIN_POSITIVE..=f64::MAX,
+        ),
+        ("threshold", &mut decision.threshold, 0.0..=1.0),
     ] {
         if let Some(text) = take(key) {
-            let found = text.parse().ok().filter(|x| *x > 0.0 && *x <= most);
+            let found = text.parse().ok().filter(|x| range.contains(x));
             *number = found.ok_or_else(|| format!("its {key} is `{text}`"))?;
         }
     }

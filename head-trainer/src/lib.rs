@@ -7,6 +7,7 @@
 
 pub mod cli;
 pub mod dataset;
+pub mod decide;
 pub mod head;
 pub mod kernels;
 pub mod matrix;

@@ -8,12 +8,14 @@ pub mod calibration;
 pub mod confusion;
 pub mod interval;
 pub mod ranking;
+mod summary;
 pub mod temperature;
 pub mod threshold;
 
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
+pub use self::summary::{ClassMetrics, Metrics};
 use crate::head::Linear;
 use crate::matrix::Rows;
 
@@ -146,6 +148,25 @@ impl Logits {
         self.values_no.chunks_exact(self.outputs)
     }
 
+    /// Each divided by a temperature.
+    pub fn divided_by(&self, temperature: f64) -> Logits {
+        let divided = |z: &f32| (f64::from(*z) / temperature) as f32;
+        Logits {
+            values_no: self.values_no.iter().map(divided).collect(),
+            outputs: self.outputs,
+        }
+    }
+
+    /// Probabilities of the classes, `[N, K]`, flat.
+    pub fn probabilities(&self) -> Vec<f32> {
+        self.iter().flat_map(probabilities).collect()
+    }
+
+    /// Probabilities of class 1 of two, `[N]`.
+    pub fn probabilities_of_1(&self) -> Vec<f32> {
+        self.values_no.iter().map(|z| sigmoid(*z)).collect()
+    }
+
     /// All of them, `[N, O]`, flat.
     pub fn values(&self) -> &[f32] {
         &self.values_no
@@ -180,9 +201,6 @@ impl Basic {
         })
     }
 }
-
-/// Metrics of one side.
-pub type Metrics = Basic;
 
 /// Loss and accuracy of `head` on the rows that `indices` lists; none if it lists none.
 ///

@@ -13,7 +13,7 @@
 //! long as the store's rows come from one engine and processor (`features_computed_by`) and the
 //! program is of one version.
 //! A folder appears whole or not at all: it is filled under a temporary name beside its place
-//! and renamed. `run.json` has `format` 1; a reader MUST refuse another.
+//! and renamed. `run.json` has `format` 2; a reader MUST refuse another.
 //!
 //! This file knows how to keep a run and not how to make one.
 
@@ -28,14 +28,15 @@ use extractor::files::{FileError, sync_folder, write_atomically};
 use extractor::store::IDENTITY;
 use serde::{Deserialize, Serialize};
 
-use crate::head::{Head, HeadError};
+use crate::decide::Choices;
+use crate::head::{Decision, Head, HeadError};
 use crate::metrics::Metrics;
 use crate::solver::{Convergence, Epoch, Fit, FitConfig, Step};
 use crate::split::SplitPlan;
 use crate::utc::{TimeForm, utc};
 
 /// The version of `run.json`.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 
 const RECORD_FILE: &str = "run.json";
 const HEAD_FILE: &str = "head.safetensors";
@@ -56,6 +57,9 @@ pub struct RunKey {
     pub split: Digest,
     /// Solver, its numbers and its seed.
     pub config: FitConfig,
+    /// What is chosen on the validation side after training.
+    #[serde(default, skip_serializing_if = "Choices::is_none")]
+    pub choices: Choices,
     /// Views that the training images were seen in; left out if it is `identity` alone.
     #[serde(default = "identity", skip_serializing_if = "is_identity")]
     pub views: Vec<String>,
@@ -99,7 +103,7 @@ pub struct Counts {
 }
 
 /// How the finished head does on each side.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct FinalMetrics {
     /// On the training side, all with the final weights.
     pub train: Option<Metrics>,
@@ -134,9 +138,14 @@ pub struct RunRecord {
     pub counts: Counts,
     /// Every epoch.
     pub history: Vec<Epoch>,
+    /// The epoch whose weights the head has, if training stopped early.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub best_epoch: Option<u32>,
     /// How close to the minimum the solver came, where it says so.
     pub convergence: Option<Convergence>,
-    /// The finished head on each side.
+    /// Temperature and threshold of the head.
+    pub decision: Decision,
+    /// The finished head on each side, with its temperature and threshold.
     pub metrics: FinalMetrics,
     /// Whatever else says where the features come from: the store's key fields (backbone,
     /// preset, ...), by name.
@@ -164,7 +173,9 @@ impl RunRecord {
             trainable_parameters: fit.head.parameter_count(),
             counts: Counts::default(),
             history: fit.history.clone(),
+            best_epoch: fit.best_epoch,
             convergence: fit.convergence,
+            decision: Decision::default(),
             metrics: FinalMetrics::default(),
             provenance: BTreeMap::new(),
             versions: BTreeMap::from([("head-trainer".to_owned(), version)]),

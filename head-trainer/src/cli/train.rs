@@ -17,9 +17,11 @@ use extractor::view::View;
 use serde_json::json;
 
 use crate::dataset::{Dataset, SplitSource, StoreFilter, WantedViews, find_store};
-use crate::head::Head;
+use crate::decide::Choices;
+use crate::head::{Decision, Head};
 use crate::matrix::Rows;
-use crate::metrics::evaluate;
+use crate::metrics::threshold::Criterion;
+use crate::metrics::{Logits, Metrics};
 use crate::protocol::{Protocol, Tutorial};
 use crate::run::{Counts, Draft, FinalMetrics, Places, RunKey, RunRecord};
 use crate::solver::adam::{AdamConfig, Schedule};
@@ -145,6 +147,14 @@ pub struct Args {
     /// lbfgs, linfa: gradient norm to stop at [default: 0.0001].
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
     gradient_tolerance: Option<f64>,
+    /// Fit a temperature on the validation side, so that probabilities are what they say.
+    #[arg(long)]
+    temperature: bool,
+    /// Two classes: choose the probability above which an image is of the second class on the
+    /// validation side, by youden, f1, accuracy or cost:FP:FN (costs of a false positive and a
+    /// false negative) [default: 0.5].
+    #[arg(long, value_name = "CRITERION")]
+    threshold: Option<Criterion>,
     /// Threads [default: as many as the machine gives this process]; changes no result.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
@@ -203,16 +213,30 @@ impl Args {
             );
         })?;
         let fit_secs = fit_started.elapsed().as_secs_f64();
-        let evaluate = |rows_of: &[u32]| evaluate(&fit.head, rows, &dataset.labels_n, rows_of);
+        let logits = |rows_of: &[u32]| {
+            let labels: Vec<u32> = rows_of
+                .iter()
+                .map(|&i| dataset.labels_n[i as usize])
+                .collect();
+            (Logits::of(&fit.head, rows, rows_of), labels)
+        };
+        let choices = self.choices();
+        let (validation_logits, validation_labels) = logits(&validation);
+        let decision = choices.decide(&validation_logits, &validation_labels)?;
+        let judge = |rows_of: &[u32]| {
+            let (logits, labels) = logits(rows_of);
+            Metrics::of(&logits, &labels, &decision)
+        };
         let metrics = FinalMetrics {
-            train: evaluate(&train),
-            validation: evaluate(&validation),
-            test: evaluate(&test),
+            train: judge(&train),
+            validation: judge(&validation),
+            test: judge(&test),
         };
         let record = record(
             &dataset,
             &config,
             &fit,
+            (choices, decision),
             metrics,
             &index_path,
             load_secs,
@@ -221,7 +245,7 @@ impl Args {
         let head = Head {
             linear: fit.head.clone(),
             classes: dataset.classes.clone(),
-            decision: Default::default(),
+            decision,
             metadata: BTreeMap::from([
                 ("store_key".to_owned(), record.key.store_key.to_string()),
                 (
@@ -238,6 +262,13 @@ impl Args {
             &text::text(&dataset, &record, &folder.display().to_string()),
         )?;
         Ok(Outcome::Done)
+    }
+
+    fn choices(&self) -> Choices {
+        Choices {
+            temperature: self.temperature,
+            threshold: self.threshold,
+        }
     }
 
     /// The validated configuration.
@@ -357,6 +388,7 @@ fn record(
     dataset: &Dataset,
     config: &FitConfig,
     fit: &Fit,
+    (choices, decision): (Choices, Decision),
     metrics: FinalMetrics,
     index_path: &std::path::Path,
     load_secs: f64,
@@ -368,6 +400,7 @@ fn record(
         index: dataset.index_digest,
         split: dataset.split.digest,
         config: config.clone(),
+        choices,
         views: dataset.views.iter().map(View::to_string).collect(),
     };
     let mut record = RunRecord::new(key, dataset.classes.clone(), fit);
@@ -382,6 +415,7 @@ fn record(
         validation: dataset.counts_on(Side::Validation),
         test: dataset.counts_on(Side::Test),
     };
+    record.decision = decision;
     record.metrics = metrics;
     let key = store.key();
     let shape = store.map_shape().map(|s| s.to_string()).unwrap_or_default();

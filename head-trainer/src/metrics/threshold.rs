@@ -28,6 +28,38 @@ pub enum Criterion {
     },
 }
 
+impl std::str::FromStr for Criterion {
+    type Err = String;
+
+    /// `youden`, `f1`, `accuracy` or `cost:FP:FN`, the costs of a false positive and a false
+    /// negative.
+    fn from_str(text: &str) -> Result<Criterion, String> {
+        let cost = |text: &str| {
+            text.parse()
+                .ok()
+                .filter(|c: &f64| c.is_finite() && *c >= 0.0)
+        };
+        let costs = text.strip_prefix("cost:").and_then(|rest| {
+            let (positive, negative) = rest.split_once(':')?;
+            Some(Criterion::Cost {
+                false_positive: cost(positive)?,
+                false_negative: cost(negative)?,
+            })
+        });
+        match (text, costs) {
+            ("youden", _) => Ok(Criterion::Youden),
+            ("f1", _) => Ok(Criterion::F1),
+            ("accuracy", _) => Ok(Criterion::Accuracy),
+            (_, Some(cost)) => Ok(cost),
+            _ => Err(
+                "expected youden, f1, accuracy or cost:FP:FN, say cost:1:5 where a false negative \
+                 costs five false positives"
+                    .to_owned(),
+            ),
+        }
+    }
+}
+
 /// A threshold and what it does on the rows that it was chosen on.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Choice {

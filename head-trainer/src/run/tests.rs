@@ -11,6 +11,7 @@ fn example() -> (RunRecord, Head, Vec<Step>) {
         index: Digest::of(b"index"),
         split: Digest::of(b"split"),
         config: FitConfig::new(SolverConfig::Adam(AdamConfig::default())),
+        choices: Default::default(),
         views: vec!["identity".to_owned()],
     };
     let head = Head {

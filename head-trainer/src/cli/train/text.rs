@@ -5,9 +5,53 @@ use std::fmt::Write as _;
 use extractor::files::{escape_path, grouped};
 
 use crate::dataset::Dataset;
+use crate::head::Decision;
 use crate::metrics::Metrics;
+use crate::metrics::interval::Interval;
 use crate::run::{FinalMetrics, RunRecord};
 use crate::solver::Epoch;
+
+/// A side's metrics in a line.
+fn line(metrics: &Metrics) -> String {
+    let percent = |share: f64| format!("{:.2}", 100.0 * share);
+    let Interval { low, high } = metrics.accuracy_interval;
+    let auc = metrics
+        .roc_auc
+        .map_or("-".to_owned(), |auc| format!("{auc:.4}"));
+    format!(
+        "accuracy {} % ({} to {}), loss {:.4}, ROC-AUC {auc}, ECE {:.4}",
+        percent(metrics.accuracy),
+        percent(low),
+        percent(high),
+        metrics.loss,
+        metrics.calibration_error
+    )
+}
+
+/// A line for each class.
+fn classes_text(names: &[String], metrics: &Metrics) -> String {
+    let width = names
+        .iter()
+        .map(|name| name.chars().count())
+        .max()
+        .unwrap_or(0);
+    let mut text = format!(
+        "\n{:width$}   images  precision   recall       F1\n",
+        "class"
+    );
+    let share = |x: Option<f64>| x.map_or("-".to_owned(), |x| format!("{:.2} %", 100.0 * x));
+    for (name, class) in names.iter().zip(&metrics.classes) {
+        let _ = writeln!(
+            text,
+            "{name:width$}  {:>7}  {:>9}  {:>7}  {:>7}",
+            grouped(class.images),
+            share(class.precision),
+            share(class.recall),
+            share(class.f1)
+        );
+    }
+    text
+}
 
 pub(super) fn text(dataset: &Dataset, record: &RunRecord, folder: &str) -> String {
     let mut text = String::new();
@@ -80,6 +124,12 @@ pub(super) fn text(dataset: &Dataset, record: &RunRecord, folder: &str) -> Strin
             percent(*train_accuracy),
         );
     }
+    if let Some(best) = record.best_epoch.filter(|best| *best as usize != of) {
+        let _ = writeln!(
+            text,
+            "\nstopped after {of} epochs; the head is epoch {best}'s"
+        );
+    }
     if let Some(c) = &record.convergence {
         let _ = writeln!(
             text,
@@ -98,15 +148,29 @@ pub(super) fn text(dataset: &Dataset, record: &RunRecord, folder: &str) -> Strin
         train,
         validation,
         test,
-    } = record.metrics;
+    } = &record.metrics;
     for (name, metrics) in [("train", train), ("validation", validation), ("test", test)] {
-        if let Some(Metrics { loss, accuracy, .. }) = metrics {
-            let _ = writeln!(
-                text,
-                "{name:<11}accuracy {}, loss {loss:.4}",
-                percent(accuracy)
-            );
+        if let Some(metrics) = metrics {
+            let _ = writeln!(text, "{name:<11}{}", line(metrics));
         }
+    }
+    if let Some(metrics) = test
+        .as_ref()
+        .or(validation.as_ref())
+        .filter(|m| m.classes.len() > 2)
+    {
+        text += &classes_text(&record.classes, metrics);
+    }
+    let decision = record.decision;
+    if decision != Decision::default() {
+        let Decision {
+            temperature,
+            threshold,
+        } = decision;
+        let _ = writeln!(
+            text,
+            "decision   temperature {temperature:.4}, threshold {threshold:.4}"
+        );
     }
     let secs = |name: &str| record.secs.get(name).copied().unwrap_or_default();
     let _ = writeln!(

@@ -20,6 +20,7 @@
 
 mod draft;
 mod events;
+mod find;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -34,6 +35,7 @@ use serde::{Deserialize, Serialize};
 
 use self::draft::DRAFT;
 pub use self::draft::Draft;
+pub use self::find::{FindError, find};
 use crate::head::{Head, HeadError};
 use crate::metrics::Metrics;
 use crate::solver::{Convergence, Epoch, Fit, FitConfig};
@@ -276,12 +278,17 @@ pub fn list(root: &Path) -> Result<Vec<PathBuf>, RunError> {
     Ok(folders)
 }
 
+/// Where the head of a run's folder lies.
+pub fn head_file(folder: &Path) -> PathBuf {
+    folder.join(HEAD_FILE)
+}
+
 /// The head of a run's folder.
 ///
 /// # Errors
 /// As [`Head::load`].
 pub fn head(folder: &Path) -> Result<Head, HeadError> {
-    Head::load(&folder.join(HEAD_FILE))
+    Head::load(&head_file(folder))
 }
 
 #[cfg(test)]

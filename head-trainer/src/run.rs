@@ -7,6 +7,7 @@
 //! - `run.json`: a [`RunRecord`],
 //! - `metrics.csv`: a row for each epoch, `steps.csv`: a row for each step (Adam alone has any),
 //! - `head.safetensors`: see [`crate::head`],
+//! - `train` and, where there is any, `validation`: a TensorBoard event file each, see `events.rs`,
 //!
 //! and MAY hold other files. The digest is that of the [`RunKey`], the inputs and configuration
 //! without the time: equal digests are equal runs, and all numbers but times are then equal too, as
@@ -17,21 +18,28 @@
 //!
 //! This file knows how to keep a run and not how to make one.
 
+mod draft;
+mod events;
+mod find;
+
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use extractor::digest::Digest;
-use extractor::files::{FileError, sync_folder, write_atomically};
+use extractor::files::FileError;
 use extractor::store::IDENTITY;
 use serde::{Deserialize, Serialize};
 
+use self::draft::DRAFT;
+pub use self::draft::Draft;
+pub use self::find::{FindError, find};
 use crate::decide::Choices;
 use crate::head::{Decision, Head, HeadError};
 use crate::metrics::Metrics;
-use crate::solver::{Convergence, Epoch, Fit, FitConfig, Step};
+use crate::solver::{Convergence, Epoch, Fit, FitConfig};
 use crate::split::SplitPlan;
 use crate::utc::{TimeForm, utc};
 
@@ -40,11 +48,6 @@ pub const FORMAT: u32 = 2;
 
 const RECORD_FILE: &str = "run.json";
 const HEAD_FILE: &str = "head.safetensors";
-const METRICS_FILE: &str = "metrics.csv";
-const STEPS_FILE: &str = "steps.csv";
-
-/// Begins the name of a folder that is not finished.
-const DRAFT: &str = ".draft-";
 
 /// Everything that decides a run: equal keys give equal heads.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -261,86 +264,6 @@ pub enum RunError {
     },
 }
 
-/// A run's folder while it is filled. Dropped unpublished, it disappears.
-#[derive(Debug)]
-pub struct Draft {
-    folder: tempfile::TempDir,
-    root: PathBuf,
-}
-
-impl Draft {
-    /// Begins a folder under `root` (`runs`), which is created if need be. Begin before the costly
-    /// work: a folder that cannot be written then shows at once.
-    ///
-    /// # Errors
-    /// [`RunError::Write`].
-    pub fn new(root: &Path) -> Result<Draft, RunError> {
-        let error = |source| RunError::Write {
-            path: root.to_owned(),
-            source,
-        };
-        fs::create_dir_all(root).map_err(error)?;
-        let mut builder = tempfile::Builder::new();
-        #[cfg(unix)]
-        {
-            use std::os::unix::fs::PermissionsExt as _;
-            builder.permissions(fs::Permissions::from_mode(0o777)); // less the umask
-        }
-        Ok(Draft {
-            folder: builder.prefix(DRAFT).tempdir_in(root).map_err(error)?,
-            root: root.to_owned(),
-        })
-    }
-
-    /// The folder as it is called until it is published, for files beyond the usual ones.
-    pub fn path(&self) -> &Path {
-        self.folder.path()
-    }
-
-    /// Writes the usual files and gives the folder its name, which is returned.
-    ///
-    /// # Errors
-    /// When something cannot be written; the folder is then removed.
-    pub fn publish(
-        self,
-        record: &RunRecord,
-        head: &Head,
-        steps: &[Step],
-    ) -> Result<PathBuf, RunError> {
-        let path = |name| self.folder.path().join(name);
-        head.save(&path(HEAD_FILE))?;
-        table(&path(METRICS_FILE), &EPOCH_COLUMNS, &record.history)?;
-        table(&path(STEPS_FILE), &STEP_COLUMNS, steps)?;
-        let mut json = serde_json::to_vec_pretty(record).expect("a record is plain data");
-        json.push(b'\n');
-        let write = |path: PathBuf| move |source| RunError::Write { path, source };
-        write_atomically(&path(RECORD_FILE), &json)?;
-
-        let time = utc(SystemTime::now(), TimeForm::Name);
-        let name = format!("{time}-{}", record.digest.short());
-        for attempt in 1_u32.. {
-            // Two equal runs within a second: the later one gets a number.
-            let suffix = if attempt == 1 {
-                String::new()
-            } else {
-                format!("-{attempt}")
-            };
-            let target = self.root.join(format!("{name}{suffix}"));
-            // A rename onto a folder with files in it fails, so nothing is ever replaced.
-            match fs::rename(self.folder.path(), &target) {
-                Ok(()) => {
-                    let _ = self.folder.keep(); // it has moved: there is nothing to remove
-                    sync_folder(&self.root)?;
-                    return Ok(target);
-                }
-                Err(_) if target.exists() => {}
-                Err(source) => return Err(write(target)(source)),
-            }
-        }
-        unreachable!("some number is free")
-    }
-}
-
 /// Folders of runs under `root`, oldest first. A `root` that does not exist has none.
 ///
 /// # Errors
@@ -366,46 +289,17 @@ pub fn list(root: &Path) -> Result<Vec<PathBuf>, RunError> {
     Ok(folders)
 }
 
+/// Where the head of a run's folder lies.
+pub fn head_file(folder: &Path) -> PathBuf {
+    folder.join(HEAD_FILE)
+}
+
 /// The head of a run's folder.
 ///
 /// # Errors
 /// As [`Head::load`].
 pub fn head(folder: &Path) -> Result<Head, HeadError> {
-    Head::load(&folder.join(HEAD_FILE))
-}
-
-const EPOCH_COLUMNS: [&str; 6] = [
-    "epoch",
-    "train_loss",
-    "train_accuracy",
-    "validation_loss",
-    "validation_accuracy",
-    "secs",
-];
-
-const STEP_COLUMNS: [&str; 5] = ["step", "epoch", "loss", "running_loss", "running_accuracy"];
-
-/// Writes a CSV table whose header is there without any rows, too.
-fn table(path: &Path, columns: &[&str], rows: &[impl Serialize]) -> Result<(), RunError> {
-    let write = |source| RunError::Write {
-        path: path.to_owned(),
-        source,
-    };
-    let csv = |source| RunError::Csv {
-        path: path.to_owned(),
-        source,
-    };
-    let file = File::create_new(path).map_err(write)?;
-    let mut writer = csv::WriterBuilder::new()
-        .has_headers(false)
-        .from_writer(&file);
-    writer.write_record(columns).map_err(csv)?;
-    for row in rows {
-        writer.serialize(row).map_err(csv)?;
-    }
-    writer.flush().map_err(write)?;
-    drop(writer);
-    file.sync_all().map_err(write)
+    Head::load(&head_file(folder))
 }
 
 #[cfg(test)]

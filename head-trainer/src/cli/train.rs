@@ -1,5 +1,6 @@
 //! `head-trainer train`.
 
+mod repeat;
 mod text;
 
 use std::collections::BTreeMap;
@@ -16,6 +17,7 @@ use extractor::store::Dtype;
 use extractor::view::View;
 use serde_json::json;
 
+use self::repeat::Repeat;
 use crate::dataset::{Dataset, SplitSource, StoreFilter, WantedViews, find_store};
 use crate::decide::Choices;
 use crate::head::{Decision, Head};
@@ -54,7 +56,7 @@ enum ProtocolName {
 pub struct Args {
     /// The data set the features were computed from (folder, manifest or archive); its index is
     /// looked up by it.
-    #[arg(value_name = "DATA", required_unless_present = "index")]
+    #[arg(value_name = "DATA", required_unless_present_any = ["index", "repeat"])]
     dir: Option<PathBuf>,
     /// The index [default: the one that `extractor features DIR` writes].
     #[arg(long, value_name = "FILE")]
@@ -74,6 +76,11 @@ pub struct Args {
     /// Folder that the run's folder goes to [default: DATA_DIR/runs].
     #[arg(long, value_name = "DIR")]
     runs: Option<PathBuf>,
+    /// Train as this run was trained, to the same bits: its folder, its name, or the beginning of
+    /// its name or digest. Fails if index, split or store have changed, or the head comes out
+    /// otherwise. With --index, --split or --store: where they lie now.
+    #[arg(long, value_name = "RUN", conflicts_with_all = repeat::TAKEN)]
+    repeat: Option<PathBuf>,
 
     /// A split of your own: CSV with the columns id,split or path,split or class,file,split.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["split_mode", "split_seed", "split_fractions", "resplit"])]
@@ -164,32 +171,42 @@ impl Args {
     /// Runs the verb.
     pub fn run(self, output: &OutputArgs) -> anyhow::Result<Outcome> {
         let started = Instant::now();
-        let config = self.config()?;
+        let runs = self.runs.clone();
+        let runs = runs.unwrap_or_else(|| output.data_dir.join("runs"));
+        let repeat = self.repeat.as_deref();
+        let repeat = repeat.map(|run| Repeat::read(&runs, run)).transpose()?;
+        let config = match &repeat {
+            Some(repeat) => repeat.config(),
+            None => self.config()?,
+        };
         set_threads(self.threads)?;
-        let index_path = match (&self.index, &self.dir) {
-            (Some(path), _) => path.clone(),
-            (None, Some(dir)) => default_index_path(&output.data_dir, dir)?,
-            (None, None) => unreachable!("clap requires one of them"),
+        let index_path = match (&self.index, &self.dir, &repeat) {
+            (Some(path), ..) => path.clone(),
+            (None, Some(dir), _) => default_index_path(&output.data_dir, dir)?,
+            (None, None, Some(repeat)) => repeat.index(),
+            (None, None, None) => unreachable!("clap requires one of them"),
         };
         anyhow::ensure!(
-            index_path.exists(),
+            repeat.is_some() || index_path.exists(),
             "there is no index {} (hint: run make features on this data set first)",
             escape_path(&index_path)
         );
-        let store_root = self
-            .store
-            .clone()
-            .unwrap_or_else(|| output.data_dir.join("features"));
-        let store_path = find_store(&store_root, &self.filter()?)?;
-        let draft = Draft::new(
-            &self
-                .runs
-                .clone()
-                .unwrap_or_else(|| output.data_dir.join("runs")),
-        )?;
+        let (store_path, split, views) = match &repeat {
+            Some(repeat) => {
+                let (store, split) = (self.store.as_deref(), self.split.as_deref());
+                let (store, split) = repeat.inputs(&index_path, store, split)?;
+                (store, split, repeat.views()?)
+            }
+            None => {
+                let store_root = self.store.clone();
+                let store_root = store_root.unwrap_or_else(|| output.data_dir.join("features"));
+                let store = find_store(&store_root, &self.filter()?)?;
+                (store, self.split_source(&index_path), self.views.clone())
+            }
+        };
+        let draft = Draft::new(&runs)?;
 
-        let split = self.split_source(&index_path);
-        let dataset = Dataset::load(&store_path, &index_path, &split, &self.views)?;
+        let dataset = Dataset::load(&store_path, &index_path, &split, &views)?;
         if let Some(warning) = dataset.store.mixture() {
             tracing::warn!("{warning}");
         }
@@ -220,7 +237,9 @@ impl Args {
                 .collect();
             (Logits::of(&fit.head, rows, rows_of), labels)
         };
-        let choices = self.choices();
+        let choices = repeat
+            .as_ref()
+            .map_or_else(|| self.choices(), Repeat::choices);
         let (validation_logits, validation_labels) = logits(&validation);
         let decision = choices.decide(&validation_logits, &validation_labels)?;
         let judge = |rows_of: &[u32]| {
@@ -257,10 +276,16 @@ impl Args {
             ]),
         };
         let folder = draft.publish(&record, &head, &fit.steps)?;
-        output.print(
-            &json!({ "run": escape_path(&folder), "record": record }),
-            &text::text(&dataset, &record, &folder.display().to_string()),
-        )?;
+        let mut value = json!({ "run": escape_path(&folder), "record": record });
+        let mut text = text::text(&dataset, &record, &folder.display().to_string());
+        let repeated = match &repeat {
+            Some(repeat) => Some((repeat, repeat.compare(&folder, &mut value, &mut text)?)),
+            None => None,
+        };
+        output.print(&value, &text)?;
+        if let Some((repeat, same)) = repeated {
+            repeat.check(&folder, same)?;
+        }
         Ok(Outcome::Done)
     }
 

@@ -1,9 +1,10 @@
 //! Tests of the run folder.
 
+use super::draft::{METRICS_FILE, STEPS_FILE};
 use super::*;
 use crate::head::Linear;
-use crate::solver::SolverConfig;
 use crate::solver::adam::AdamConfig;
+use crate::solver::{SolverConfig, Step};
 
 fn example() -> (RunRecord, Head, Vec<Step>) {
     let key = RunKey {

@@ -10,7 +10,7 @@ pub mod dataset;
 pub mod head;
 pub mod matrix;
 pub mod metrics;
-pub mod pool;
+pub mod pooled;
 pub mod protocol;
 pub mod rng;
 pub mod run;

@@ -18,7 +18,6 @@ use serde_json::json;
 
 use crate::dataset::{Dataset, SplitSource, StoreFilter, WantedViews, find_store};
 use crate::head::Head;
-use crate::matrix::Rows;
 use crate::metrics::evaluate;
 use crate::protocol::{Protocol, Tutorial};
 use crate::run::{Counts, Draft, FinalMetrics, Places, RunKey, RunRecord};
@@ -165,12 +164,13 @@ impl Args {
         )?;
 
         let split = self.split_source(&index_path);
-        let dataset = Dataset::load(&store_path, &index_path, &split, &self.views)?;
+        let (views, quiet) = (&self.views, output.quiet);
+        let dataset = Dataset::load_showing(&store_path, &index_path, &split, views, quiet)?;
         if let Some(warning) = dataset.store.mixture() {
             tracing::warn!("{warning}");
         }
         let load_secs = started.elapsed().as_secs_f64();
-        let rows = Rows::new(&dataset.pooled_nc, dataset.channels)?;
+        let rows = dataset.pooled.rows();
         let [train, validation, test] = Side::ALL.map(|side| dataset.rows_on(side));
         let problem = Problem::new(rows, &dataset.labels_n, dataset.train_rows(), &validation)?
             .with_views(dataset.train_starts())?;

@@ -106,6 +106,23 @@ impl Pending {
         Ok(target)
     }
 
+    /// [`Pending::publish`], unless a file of that name is there by now: then that one stays, and
+    /// whoever has it mapped keeps it on every file system.
+    ///
+    /// # Errors
+    /// When the file cannot be synced or renamed; the temporary file is then removed.
+    pub fn publish_unless_there(self) -> Result<PathBuf, FileError> {
+        let Pending { file, target } = self;
+        let synced = file.as_file().sync_all();
+        synced.map_err(FileError::new("write", &target))?;
+        match file.persist_noclobber(&target) {
+            Ok(_) => sync_folder(folder_of(&target))?,
+            Err(e) if e.error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(e) => return Err(FileError::new("write", &target)(e.error)),
+        }
+        Ok(target)
+    }
+
     /// Renames the file to its final name without syncing anything: for what is quickly made again,
     /// if a power failure takes it.
     ///

@@ -17,12 +17,11 @@ use extractor::files::counted_as;
 use extractor::index::{Entry, Index, IndexError};
 use extractor::store::{IDENTITY, RowRef, Store, StoreError};
 use extractor::view::{View, Views};
-use rayon::prelude::*;
 
 pub use self::stores::{StoreFilter, find_store};
 use self::views::TrainRows;
 pub use self::views::WantedViews;
-use crate::pool;
+use crate::pooled::{Pooled, PooledStore};
 use crate::split::file::{SplitFile, SplitFileError, SplitHeader};
 use crate::split::{self, DuplicateImage, Fractions, Side, SplitMode, SplitPlan};
 
@@ -145,8 +144,8 @@ pub struct Dataset {
     pub sides_n: Vec<Side>,
     /// Views that training images are seen in.
     pub views: Views,
-    /// Pooled features of all rows [N, C], flat.
-    pub pooled_nc: Vec<f32>,
+    /// Pooled features of all rows [N, C].
+    pub pooled: Pooled,
     /// C.
     pub channels: usize,
     /// What is not in it.
@@ -155,7 +154,8 @@ pub struct Dataset {
 }
 
 impl Dataset {
-    /// Joins the store in `store` with the index in `index` and a split.
+    /// Joins the store in `store` with the index in `index` and a split. Pools what was not pooled
+    /// before.
     ///
     /// # Errors
     /// [`DatasetError`]; a damaged record batch is an error, too.
@@ -165,6 +165,20 @@ impl Dataset {
         split: &SplitSource,
         wanted: &WantedViews,
     ) -> Result<Dataset, DatasetError> {
+        Dataset::load_showing(store, index, split, wanted, true)
+    }
+
+    /// [`Dataset::load`] that shows the progress of the pooling, unless it has to be `quiet`.
+    ///
+    /// # Errors
+    /// Those of [`Dataset::load`].
+    pub fn load_showing(
+        store: &Path,
+        index: &Path,
+        split: &SplitSource,
+        wanted: &WantedViews,
+        quiet: bool,
+    ) -> Result<Dataset, DatasetError> {
         let index = Index::read(index)?;
         let classes = index.classes.clone();
         if classes.len() < 2 {
@@ -173,11 +187,8 @@ impl Dataset {
         let (mut labelled, mut left_out) = labelled(&index);
         let index_digest = index.digest();
         let store = Store::open(store)?;
-        // Damage on disk must not become a wrong head, nor look like a missing row.
-        store
-            .shards()
-            .par_iter()
-            .try_for_each(|shard| shard.verify())?;
+        // First, as it finds damage, which must not look like a missing row.
+        let pooled = PooledStore::open(&store, quiet)?;
         let rejected = |entry: &Entry| store.rejected(&entry.id).is_some();
         // A split of our own depends on the index alone, so that it is the same for every store; one
         // that the user brings need not name images that cannot be trained on.
@@ -226,7 +237,7 @@ impl Dataset {
                 .map(|i| labels_n[*i as usize])
                 .collect::<Vec<_>>(),
         );
-        let pooled_nc = pool::pool(&store, shape, &rows);
+        let pooled = pooled.gather(&rows);
         Ok(Dataset {
             views,
             train_rows,
@@ -237,7 +248,7 @@ impl Dataset {
             ids,
             labels_n,
             sides_n,
-            pooled_nc,
+            pooled,
             channels: shape.channels,
             left_out,
         })

@@ -12,7 +12,7 @@ pub mod head;
 pub mod kernels;
 pub mod matrix;
 pub mod metrics;
-pub mod pool;
+pub mod pooled;
 pub mod protocol;
 pub mod rng;
 pub mod run;

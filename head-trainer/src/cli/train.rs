@@ -21,7 +21,6 @@ use self::repeat::Repeat;
 use crate::dataset::{Dataset, SplitSource, StoreFilter, WantedViews, find_store};
 use crate::decide::Choices;
 use crate::head::{Decision, Head};
-use crate::matrix::Rows;
 use crate::metrics::threshold::Criterion;
 use crate::metrics::{Logits, Metrics};
 use crate::protocol::{Protocol, Tutorial};
@@ -206,12 +205,13 @@ impl Args {
         };
         let draft = Draft::new(&runs)?;
 
-        let dataset = Dataset::load(&store_path, &index_path, &split, &views)?;
+        let dataset =
+            Dataset::load_showing(&store_path, &index_path, &split, &views, output.quiet)?;
         if let Some(warning) = dataset.store.mixture() {
             tracing::warn!("{warning}");
         }
         let load_secs = started.elapsed().as_secs_f64();
-        let rows = Rows::new(&dataset.pooled_nc, dataset.channels)?;
+        let rows = dataset.pooled.rows();
         let [train, validation, test] = Side::ALL.map(|side| dataset.rows_on(side));
         let problem = Problem::new(
             rows,

@@ -16,7 +16,7 @@ from test_read_store import PYTHON, ROOT, make_environment, run
 EXTRACTOR = ROOT / "target" / "release" / "extractor"
 HEAD_TRAINER = ROOT / "target" / "release" / "head-trainer"
 
-# Runs in the environment: what TensorBoard finds below a folder of runs, as {run: {tag: [[step, value, wall time], ...]}}.
+# Runs in the environment: what TensorBoard finds below a folder of runs: {run: {tag: [[step, value, time], ...]}}.
 READ_EVENTS = """
 import json, sys
 from tensorboard.backend.event_processing import plugin_event_multiplexer

@@ -69,10 +69,6 @@ impl Draft {
         head.save(&path(HEAD_FILE))?;
         table(&path(METRICS_FILE), &EPOCH_COLUMNS, &record.history)?;
         table(&path(STEPS_FILE), &STEP_COLUMNS, steps)?;
-        let mut json = serde_json::to_vec_pretty(record).expect("a record is plain data");
-        json.push(b'\n');
-        let write = |path: PathBuf| move |source| RunError::Write { path, source };
-        write_atomically(&path(RECORD_FILE), &json)?;
         let logged = Logged {
             history: &record.history,
             steps,
@@ -83,6 +79,10 @@ impl Draft {
             end: SystemTime::now(),
         };
         events::write(self.folder.path(), &logged)?;
+        let mut json = serde_json::to_vec_pretty(record).expect("a record is plain data");
+        json.push(b'\n');
+        let write = |path: PathBuf| move |source| RunError::Write { path, source };
+        write_atomically(&path(RECORD_FILE), &json)?; // which syncs the folder
 
         let time = utc(SystemTime::now(), TimeForm::Name);
         let name = format!("{time}-{}", record.digest.short());

@@ -18,10 +18,12 @@
 //! A solver without steps has the `epoch_` tags alone, a run without validation no `validation`.
 //! The times of an epoch's steps are spread evenly over it, as no step's own is recorded.
 
+use std::fs::{self, File};
+use std::io::Write as _;
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use extractor::files::{FileError, create_folder, write_atomically};
+use extractor::files::{FileError, sync_folder};
 use prost::Message;
 
 use crate::solver::{Epoch, Step};
@@ -235,8 +237,8 @@ fn secs_since_1970(time: SystemTime) -> f64 {
         .as_secs_f64()
 }
 
-/// Writes the event files below `folder`: `train/events.out.tfevents.<secs>.headstart.v2` and
-/// `validation/..` of the same name.
+/// Writes the event files below `folder`, which nobody reads yet and the caller syncs:
+/// `train/events.out.tfevents.<secs>.headstart.v2` and `validation/..` of the same name.
 ///
 /// # Errors
 /// When a folder or file cannot be written.
@@ -247,8 +249,12 @@ pub(super) fn write(folder: &Path, logged: &Logged) -> Result<(), FileError> {
     for (side, bytes) in [("train", Some(train)), ("validation", validation)] {
         if let Some(bytes) = bytes {
             let folder = folder.join(side);
-            create_folder(&folder)?;
-            write_atomically(&folder.join(&name), &bytes)?;
+            fs::create_dir(&folder).map_err(FileError::new("create folder", &folder))?;
+            let path = folder.join(&name);
+            File::create_new(&path)
+                .and_then(|mut file| file.write_all(&bytes).and_then(|()| file.sync_all()))
+                .map_err(FileError::new("write", &path))?;
+            sync_folder(&folder)?;
         }
     }
     Ok(())

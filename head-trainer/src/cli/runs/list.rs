@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use super::text::{Column, leaf, leaves, loss, percent, table};
 use super::{Filter, Run};
 use crate::metrics::Metrics;
+use crate::protocol::{Protocol, Tutorial};
 use crate::solver::adam::AdamConfig;
 use crate::solver::lbfgs::Lbfgs;
 use crate::solver::linfa::Linfa;
@@ -76,14 +77,21 @@ impl Sort {
 
 /// The solver's name and those of its settings that are not the usual ones: `adam epochs=20`.
 fn solver(config: &FitConfig) -> String {
+    let mut words = vec![config.solver.name().to_owned()];
     let usual = match &config.solver {
-        SolverConfig::Adam(_) => SolverConfig::Adam(AdamConfig::default()),
+        SolverConfig::Adam(adam) => {
+            let mut usual = AdamConfig::default();
+            if let Protocol::Tutorial(_) = adam.protocol {
+                words.push("tutorial".to_owned());
+                usual.protocol = Protocol::Tutorial(Tutorial::default());
+            }
+            SolverConfig::Adam(usual)
+        }
         SolverConfig::Lbfgs(_) => SolverConfig::Lbfgs(Lbfgs(MinimumConfig::default())),
         SolverConfig::Linfa(_) => SolverConfig::Linfa(Linfa(MinimumConfig::default())),
     };
     let settings = |solver: &SolverConfig| leaves(&json!(solver));
     let usual = settings(&usual);
-    let mut words = vec![config.solver.name().to_owned()];
     for setting in settings(&config.solver) {
         if !usual.contains(&setting) {
             let (path, value) = setting;

@@ -1,7 +1,5 @@
 //! Tests of the event files; `scripts/test_events.py` has the `tensorboard` package read them.
 
-use std::fs;
-
 use super::*;
 
 fn hex(bytes: &[u8]) -> String {

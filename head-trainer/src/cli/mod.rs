@@ -1,5 +1,6 @@
 //! The command line of `head-trainer`: flags as typed, then one call into the library a verb.
 
+mod data;
 mod runs;
 mod train;
 

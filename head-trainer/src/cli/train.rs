@@ -4,23 +4,19 @@ mod repeat;
 mod text;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use anyhow::Context;
-use extractor::backbone::described_preset;
-use extractor::cli::common::{Outcome, OutputArgs, default_index_path, set_threads};
-use extractor::digest::Digest;
+use extractor::cli::common::{Outcome, OutputArgs};
 use extractor::files::escape_path;
-use extractor::preprocess::Preset;
-use extractor::store::Dtype;
 use extractor::view::View;
 use serde_json::json;
 
 use self::repeat::Repeat;
-use crate::dataset::{Dataset, SplitSource, StoreFilter, WantedViews, find_store};
+use super::data::{DataArgs, load};
+use crate::dataset::{Dataset, find_store};
 use crate::decide::Choices;
-use crate::head::{Decision, Head};
+use crate::head::Head;
 use crate::metrics::threshold::Criterion;
 use crate::metrics::{Logits, Metrics};
 use crate::protocol::{Protocol, Tutorial};
@@ -29,7 +25,7 @@ use crate::solver::adam::{AdamConfig, Schedule};
 use crate::solver::lbfgs::Lbfgs;
 use crate::solver::linfa::Linfa;
 use crate::solver::{self, ClassWeight, Fit, FitConfig, MinimumConfig, Problem, SolverConfig};
-use crate::split::{Fractions, Side, SplitMode};
+use crate::split::Side;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum SolverName {
@@ -53,25 +49,8 @@ enum ProtocolName {
 /// Flags of `head-trainer train`, as typed.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The data set the features were computed from (folder, manifest or archive); its index is
-    /// looked up by it.
-    #[arg(value_name = "DATA", required_unless_present_any = ["index", "repeat"])]
-    dir: Option<PathBuf>,
-    /// The index [default: the one that `extractor features DIR` writes].
-    #[arg(long, value_name = "FILE")]
-    index: Option<PathBuf>,
-    /// A feature store, or a folder of them [default: DATA_DIR/features].
-    #[arg(long, value_name = "DIR")]
-    store: Option<PathBuf>,
-    /// Take the store of this backbone (an ONNX file).
-    #[arg(long, value_name = "FILE")]
-    backbone: Option<PathBuf>,
-    /// Take the store with this preprocessing.
-    #[arg(long, value_enum)]
-    preset: Option<Preset>,
-    /// Take the store of this element type.
-    #[arg(long, value_enum)]
-    dtype: Option<Dtype>,
+    #[command(flatten)]
+    data: DataArgs,
     /// Folder that the run's folder goes to [default: DATA_DIR/runs].
     #[arg(long, value_name = "DIR")]
     runs: Option<PathBuf>,
@@ -81,28 +60,6 @@ pub struct Args {
     #[arg(long, value_name = "RUN", conflicts_with_all = repeat::TAKEN)]
     repeat: Option<PathBuf>,
 
-    /// A split of your own: CSV with the columns id,split or path,split or class,file,split.
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["split_mode", "split_seed", "split_fractions", "resplit"])]
-    split: Option<PathBuf>,
-    /// rank: exact shares of each class; threshold: an image keeps its side as the set grows
-    /// [default: rank, or what the index's split file says].
-    #[arg(long, value_name = "MODE")]
-    split_mode: Option<SplitMode>,
-    /// Seed of the split [default: 0, or what the index's split file says].
-    #[arg(long, value_name = "N")]
-    split_seed: Option<u64>,
-    /// Shares of training, validation and test [default: 80/10/10, or what the file says].
-    #[arg(long, value_name = "A/B/C")]
-    split_fractions: Option<Fractions>,
-    /// Make the index's split anew.
-    #[arg(long)]
-    resplit: bool,
-
-    /// Views of the training images to train on: all (that every one has in the store), or a list
-    /// such as identity,hflip,crop:4. Validation and test see identity alone. adam: one of them,
-    /// drawn anew, each time an image comes by; linfa: each is a training row.
-    #[arg(long, value_name = "LIST", default_value = "all")]
-    views: WantedViews,
     /// Solver.
     #[arg(long, value_enum, default_value = "adam")]
     solver: SolverName,
@@ -161,9 +118,6 @@ pub struct Args {
     /// false negative) [default: 0.5].
     #[arg(long, value_name = "CRITERION")]
     threshold: Option<Criterion>,
-    /// Threads [default: as many as the machine gives this process]; changes no result.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
-    threads: Option<u16>,
 }
 
 impl Args {
@@ -178,104 +132,35 @@ impl Args {
             Some(repeat) => repeat.config(),
             None => self.config()?,
         };
-        set_threads(self.threads)?;
-        let index_path = match (&self.index, &self.dir, &repeat) {
-            (Some(path), ..) => path.clone(),
-            (None, Some(dir), _) => default_index_path(&output.data_dir, dir)?,
-            (None, None, Some(repeat)) => repeat.index(),
-            (None, None, None) => unreachable!("clap requires one of them"),
-        };
-        anyhow::ensure!(
-            repeat.is_some() || index_path.exists(),
-            "there is no index {} (hint: run make features on this data set first)",
-            escape_path(&index_path)
-        );
-        let (store_path, split, views) = match &repeat {
+        self.data.set_threads()?;
+        let (index_path, store_path, split, views) = match &repeat {
             Some(repeat) => {
-                let (store, split) = (self.store.as_deref(), self.split.as_deref());
-                let (store, split) = repeat.inputs(&index_path, store, split)?;
-                (store, split, repeat.views()?)
+                let named = self.data.named_index(output)?;
+                let index = named.unwrap_or_else(|| repeat.index());
+                let (store, split) = (self.data.store.as_deref(), self.data.split.as_deref());
+                let (store, split) = repeat.inputs(&index, store, split)?;
+                (index, store, split, repeat.views()?)
             }
             None => {
-                let store_root = self.store.clone();
-                let store_root = store_root.unwrap_or_else(|| output.data_dir.join("features"));
-                let store = find_store(&store_root, &self.filter()?)?;
-                (store, self.split_source(&index_path), self.views.clone())
+                let index = self.data.index(output)?;
+                let store = find_store(&self.data.store_root(output), &self.data.filter()?)?;
+                let split = self.data.split_source(&index);
+                (index, store, split, self.data.views.clone())
             }
         };
         let draft = Draft::new(&runs)?;
 
-        let dataset =
-            Dataset::load_showing(&store_path, &index_path, &split, &views, output.quiet)?;
-        if let Some(warning) = dataset.store.mixture() {
-            tracing::warn!("{warning}");
-        }
+        let dataset = load(&store_path, &index_path, &split, &views, output)?;
         let load_secs = started.elapsed().as_secs_f64();
-        let rows = dataset.pooled.rows();
-        let [train, validation, test] = Side::ALL.map(|side| dataset.rows_on(side));
-        let problem = Problem::new(
-            rows,
-            &dataset.labels_n,
-            dataset.classes.len(),
-            dataset.train_rows(),
-            &validation,
-        )?
-        .with_views(dataset.train_starts())?;
-        let fit_started = Instant::now();
-        let fit = solver::fit(&problem, &config, &mut |epoch| {
-            tracing::debug!(
-                "epoch {}: validation {:?}",
-                epoch.epoch,
-                epoch.validation_accuracy
-            );
-        })?;
-        let fit_secs = fit_started.elapsed().as_secs_f64();
-        let logits = |rows_of: &[u32]| {
-            let labels: Vec<u32> = rows_of
-                .iter()
-                .map(|&i| dataset.labels_n[i as usize])
-                .collect();
-            (Logits::of(&fit.head, rows, rows_of), labels)
-        };
         let choices = repeat
             .as_ref()
             .map_or_else(|| self.choices(), Repeat::choices);
-        let (validation_logits, validation_labels) = logits(&validation);
-        let decision = choices.decide(&validation_logits, &validation_labels)?;
-        let judge = |rows_of: &[u32]| {
-            let (logits, labels) = logits(rows_of);
-            Metrics::of(&logits, &labels, &decision)
-        };
-        let metrics = FinalMetrics {
-            train: judge(&train),
-            validation: judge(&validation),
-            test: judge(&test),
-        };
-        let record = record(
-            &dataset,
-            &config,
-            &fit,
-            (choices, decision),
-            metrics,
-            &index_path,
+        let inputs = Inputs {
+            dataset: &dataset,
+            index_path: &index_path,
             load_secs,
-            fit_secs,
-        );
-        let head = Head {
-            linear: fit.head.clone(),
-            classes: dataset.classes.clone(),
-            decision,
-            metadata: BTreeMap::from([
-                ("store_key".to_owned(), record.key.store_key.to_string()),
-                (
-                    "backbone".to_owned(),
-                    dataset.store.key().backbone.to_string(),
-                ),
-                ("preset".to_owned(), dataset.store.key().preset.to_string()),
-                ("run".to_owned(), record.digest.to_string()),
-            ]),
         };
-        let folder = draft.publish(&record, &head, &fit.steps)?;
+        let (record, folder) = inputs.train(&config, choices, draft)?;
         let mut value = json!({ "run": escape_path(&folder), "record": record });
         let mut text = text::text(&dataset, &record, &folder.display().to_string());
         let repeated = match &repeat {
@@ -378,91 +263,132 @@ impl Args {
         config.check()?;
         Ok(config)
     }
-
-    fn filter(&self) -> anyhow::Result<StoreFilter> {
-        let (mut backbone, mut usual_preset) = (None, None);
-        if let Some(path) = &self.backbone {
-            let digest = Digest::of_file(path)
-                .with_context(|| format!("cannot read the backbone {}", escape_path(path)))?;
-            usual_preset = described_preset(path, &digest)?;
-            backbone = Some(digest);
-        }
-        Ok(StoreFilter {
-            backbone,
-            usual_preset,
-            preset: self.preset,
-            dtype: self.dtype,
-        })
-    }
-
-    fn split_source(&self, index_path: &std::path::Path) -> SplitSource {
-        match &self.split {
-            Some(path) => SplitSource::Given(path.clone()),
-            None => SplitSource::Own {
-                path: index_path.with_extension("split.csv"),
-                mode: self.split_mode,
-                seed: self.split_seed,
-                fractions: self.split_fractions,
-                resplit: self.resplit,
-            },
-        }
-    }
 }
 
-fn record(
-    dataset: &Dataset,
-    config: &FitConfig,
-    fit: &Fit,
-    (choices, decision): (Choices, Decision),
-    metrics: FinalMetrics,
-    index_path: &std::path::Path,
-    load_secs: f64,
-    fit_secs: f64,
-) -> RunRecord {
-    let store = &dataset.store;
-    let key = RunKey {
-        store_key: store.key().digest(),
-        index: dataset.index_digest,
-        split: dataset.split.digest,
-        config: config.clone(),
-        choices,
-        views: dataset.views.iter().map(View::to_string).collect(),
-    };
-    let mut record = RunRecord::new(key, dataset.classes.clone(), fit);
-    record.places = Places {
-        store: escape_path(store.folder()),
-        index: escape_path(index_path),
-        split: escape_path(&dataset.split.path),
-    };
-    record.split_plan = dataset.split.header.map(|h| h.plan);
-    record.counts = Counts {
-        train: dataset.counts_on(Side::Train),
-        validation: dataset.counts_on(Side::Validation),
-        test: dataset.counts_on(Side::Test),
-    };
-    record.decision = decision;
-    record.metrics = metrics;
-    let key = store.key();
-    let shape = store.map_shape().map(|s| s.to_string()).unwrap_or_default();
-    record.provenance = [
-        ("backbone_name", store.backbone_name().to_owned()),
-        ("backbone_digest", key.backbone.to_string()),
-        ("preset", key.preset.to_string()),
-        (
-            "input_size",
-            format!("{}x{}", key.input_size[0], key.input_size[1]),
-        ),
-        ("dtype", key.dtype.to_string()),
-        ("decoder", key.decoder.clone()),
-        ("map_shape", shape),
-    ]
-    .map(|(k, v)| (k.to_owned(), v))
-    .into();
-    let engines = store.provenances();
-    let engines = engines.iter().map(|p| p.to_string()).collect::<Vec<_>>();
-    record
-        .provenance
-        .insert("features_computed_by".to_owned(), engines.join("; "));
-    record.secs = BTreeMap::from([("load".to_owned(), load_secs), ("fit".to_owned(), fit_secs)]);
-    record
+/// What a head is trained on, and where it lay.
+pub(super) struct Inputs<'a> {
+    /// Features, labels, sides.
+    pub dataset: &'a Dataset,
+    /// The index file.
+    pub index_path: &'a Path,
+    /// How long they took to read.
+    pub load_secs: f64,
+}
+
+impl Inputs<'_> {
+    /// Trains a head, judges it on every side and publishes the run: its record and its folder.
+    pub(super) fn train(
+        &self,
+        config: &FitConfig,
+        choices: Choices,
+        draft: Draft,
+    ) -> anyhow::Result<(RunRecord, PathBuf)> {
+        let dataset = self.dataset;
+        let rows = dataset.pooled.rows();
+        let [train, validation, test] = Side::ALL.map(|side| dataset.rows_on(side));
+        let problem = Problem::new(
+            rows,
+            &dataset.labels_n,
+            dataset.classes.len(),
+            dataset.train_rows(),
+            &validation,
+        )?
+        .with_views(dataset.train_starts())?;
+        let fit_started = Instant::now();
+        let fit = solver::fit(&problem, config, &mut |epoch| {
+            tracing::debug!(
+                "epoch {}: validation {:?}",
+                epoch.epoch,
+                epoch.validation_accuracy
+            );
+        })?;
+        let fit_secs = fit_started.elapsed().as_secs_f64();
+        let logits = |rows_of: &[u32]| {
+            let labels: Vec<u32> = rows_of
+                .iter()
+                .map(|&i| dataset.labels_n[i as usize])
+                .collect();
+            (Logits::of(&fit.head, rows, rows_of), labels)
+        };
+        let (validation_logits, validation_labels) = logits(&validation);
+        let decision = choices.decide(&validation_logits, &validation_labels)?;
+        let judge = |rows_of: &[u32]| {
+            let (logits, labels) = logits(rows_of);
+            Metrics::of(&logits, &labels, &decision)
+        };
+        let metrics = FinalMetrics {
+            train: judge(&train),
+            validation: judge(&validation),
+            test: judge(&test),
+        };
+        let mut record = self.record(config, choices, &fit);
+        record.decision = decision;
+        record.metrics = metrics;
+        record.secs.insert("fit".to_owned(), fit_secs);
+        let head = Head {
+            linear: fit.head.clone(),
+            classes: dataset.classes.clone(),
+            decision,
+            metadata: BTreeMap::from([
+                ("store_key".to_owned(), record.key.store_key.to_string()),
+                (
+                    "backbone".to_owned(),
+                    dataset.store.key().backbone.to_string(),
+                ),
+                ("preset".to_owned(), dataset.store.key().preset.to_string()),
+                ("run".to_owned(), record.digest.to_string()),
+            ]),
+        };
+        let folder = draft.publish(&record, &head, &fit.steps)?;
+        Ok((record, folder))
+    }
+
+    /// The record, but for what is judged after training.
+    fn record(&self, config: &FitConfig, choices: Choices, fit: &Fit) -> RunRecord {
+        let dataset = self.dataset;
+        let store = &dataset.store;
+        let key = RunKey {
+            store_key: store.key().digest(),
+            index: dataset.index_digest,
+            split: dataset.split.digest,
+            config: config.clone(),
+            choices,
+            views: dataset.views.iter().map(View::to_string).collect(),
+        };
+        let mut record = RunRecord::new(key, dataset.classes.clone(), fit);
+        record.places = Places {
+            store: escape_path(store.folder()),
+            index: escape_path(self.index_path),
+            split: escape_path(&dataset.split.path),
+        };
+        record.split_plan = dataset.split.header.map(|h| h.plan);
+        record.counts = Counts {
+            train: dataset.counts_on(Side::Train),
+            validation: dataset.counts_on(Side::Validation),
+            test: dataset.counts_on(Side::Test),
+        };
+        let key = store.key();
+        let shape = store.map_shape().map(|s| s.to_string()).unwrap_or_default();
+        record.provenance = [
+            ("backbone_name", store.backbone_name().to_owned()),
+            ("backbone_digest", key.backbone.to_string()),
+            ("preset", key.preset.to_string()),
+            (
+                "input_size",
+                format!("{}x{}", key.input_size[0], key.input_size[1]),
+            ),
+            ("dtype", key.dtype.to_string()),
+            ("decoder", key.decoder.clone()),
+            ("map_shape", shape),
+        ]
+        .map(|(k, v)| (k.to_owned(), v))
+        .into();
+        let engines = store.provenances();
+        let engines = engines.iter().map(|p| p.to_string()).collect::<Vec<_>>();
+        record
+            .provenance
+            .insert("features_computed_by".to_owned(), engines.join("; "));
+        record.secs.insert("load".to_owned(), self.load_secs);
+        record
+    }
 }

@@ -2,6 +2,8 @@
 
 mod data;
 mod runs;
+mod sweep;
+mod table;
 mod train;
 
 use std::process::ExitCode;
@@ -23,6 +25,8 @@ struct Cli {
 enum Verb {
     /// Train a head on cached features.
     Train(Box<train::Args>),
+    /// Train many heads on folds of the training side and compare them.
+    Sweep(Box<sweep::Args>),
     /// Look at the runs that were recorded.
     Runs(runs::Args),
 }
@@ -33,6 +37,7 @@ pub fn main() -> ExitCode {
     output.init_logging();
     common::exit(match verb {
         Verb::Train(args) => args.run(&output),
+        Verb::Sweep(args) => args.run(&output),
         Verb::Runs(args) => args.run(&output),
     })
 }

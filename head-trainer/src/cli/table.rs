@@ -4,7 +4,7 @@ use extractor::files::escape;
 use serde_json::Value;
 
 /// A column of a table.
-pub(super) enum Column {
+pub(in crate::cli) enum Column {
     /// Words.
     Left(&'static str),
     /// Numbers.
@@ -12,7 +12,7 @@ pub(super) enum Column {
 }
 
 /// A table as lines: columns two spaces apart, nothing at a line's end.
-pub(super) fn table(columns: &[Column], rows: &[Vec<String>]) -> String {
+pub(in crate::cli) fn table(columns: &[Column], rows: &[Vec<String>]) -> String {
     let titles = columns.iter().map(|column| match column {
         Column::Left(title) | Column::Right(title) => (*title).to_owned(),
     });
@@ -40,18 +40,18 @@ pub(super) fn table(columns: &[Column], rows: &[Vec<String>]) -> String {
 }
 
 /// A share as `12.34 %`.
-pub(super) fn percent(share: Option<f64>) -> String {
+pub(in crate::cli) fn percent(share: Option<f64>) -> String {
     share.map_or("-".to_owned(), |share| format!("{:.2} %", 100.0 * share))
 }
 
 /// A loss.
-pub(super) fn loss(loss: Option<f64>) -> String {
+pub(in crate::cli) fn loss(loss: Option<f64>) -> String {
     loss.map_or("-".to_owned(), |loss| format!("{loss:.4}"))
 }
 
 /// The leaves of `value`, each under its path (`key.config.standardize`); a list of plain values
 /// is a leaf, and so is what is empty.
-pub(super) fn leaves(value: &Value) -> Vec<(String, Value)> {
+pub(in crate::cli) fn leaves(value: &Value) -> Vec<(String, Value)> {
     fn walk(path: &str, value: &Value, leaves: &mut Vec<(String, Value)>) {
         let below = |name: &str| match path {
             "" => name.to_owned(),
@@ -77,7 +77,7 @@ pub(super) fn leaves(value: &Value) -> Vec<(String, Value)> {
 }
 
 /// A leaf as people read it.
-pub(super) fn leaf(value: &Value) -> String {
+pub(in crate::cli) fn leaf(value: &Value) -> String {
     match value {
         Value::Null => "-".to_owned(),
         Value::String(text) => text.clone(),

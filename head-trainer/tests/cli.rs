@@ -197,9 +197,9 @@ fn what_cannot_work_is_one_clear_line() {
     train(data, caffe)
         .code(1)
         .stderr(contains("is with preset caffe of f16"));
-    train(data, &["--l2", "1"])
+    train(data, &["--max-iterations", "1"])
         .code(1)
-        .stderr(contains("--l2 needs --solver lbfgs or linfa"));
+        .stderr(contains("--max-iterations needs --solver lbfgs or linfa"));
     let zero = &["--dtype", "f16", "--epochs", "0"];
     train(data, zero)
         .code(1)
@@ -233,5 +233,5 @@ fn what_cannot_work_is_one_clear_line() {
     made_up.write_index(data);
     train(data, &["--dtype", "f32"])
         .code(1)
-        .stderr(contains("the index has 3 classes"));
+        .stderr(contains("1 of 41 images have no features"));
 }

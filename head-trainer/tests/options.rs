@@ -44,7 +44,14 @@ fn four_classes_have_a_softmax_head() {
 #[test]
 fn temperature_and_threshold_are_kept_with_the_head() {
     let data = made_up(&["Cat", "Dog"]);
-    let plain = ["--solver", "lbfgs", "--l2", "0.3"];
+    let plain = [
+        "--solver",
+        "lbfgs",
+        "--l2",
+        "0.3",
+        "--split-fractions",
+        "50/40/10",
+    ];
     let (without, _) = record(data.path(), &plain);
     assert_eq!(without["decision"]["threshold"], 0.5);
     let chosen = [&plain[..], &["--temperature", "--threshold", "cost:5:1"]].concat();

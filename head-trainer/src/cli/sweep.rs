@@ -53,10 +53,10 @@ pub struct Args {
     solver: Vec<SolverName>,
     /// Penalties l2/2 |w|^2: numbers with commas between them, or FROM..TO:COUNT in equal ratios
     /// [default: 1e-6..1e5:45 for lbfgs and linfa, 0 for adam].
-    #[arg(long, value_name = "VALUES")]
+    #[arg(long, value_name = "VALUES", allow_hyphen_values = true)]
     l2: Option<Values>,
     /// adam: step sizes, written as --l2 [default: 0.001].
-    #[arg(long, value_name = "VALUES")]
+    #[arg(long, value_name = "VALUES", allow_hyphen_values = true)]
     learning_rate: Option<Values>,
     /// adam: numbers of epochs, with commas between them [default: 7].
     #[arg(long, value_name = "N,...", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..=1_000_000))]

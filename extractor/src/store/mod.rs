@@ -27,7 +27,9 @@
 //! There is no lock, so that a store may lie on any shared file system. Writers only ever add
 //! whole shards. [`compact`] and [`gc`] replace shards: they publish the shard that takes rows
 //! over under a lower name, so that its rows count from then on, and remove the replaced one when
-//! both have been there for a grace period. A reader that finds a listed shard gone lists again.
+//! both have been there for a grace period. A reader that finds a listed shard gone lists again, and
+//! goes on without it if it stays so for some seconds. A writer whose shard's name is taken leaves
+//! the one that has it, which is of the same rows, unless that is damaged.
 
 mod census;
 pub mod compact;

@@ -117,6 +117,7 @@ test-all: test ## all tests: adds the slow ones and the Python peers
 	$(PYTHON) scripts/test_export_resnet50.py
 	$(PYTHON) scripts/test_read_store.py
 	$(PYTHON) scripts/test_inputs.py
+	$(PYTHON) scripts/test_events.py
 
 .PHONY: bench
 bench: ## benchmarks: WHAT=head times the solvers, WHAT=store writing, pooling and cached runs

@@ -150,6 +150,18 @@ impl Pending {
         &self.target
     }
 
+    /// [`Pending::publish`], unless a file of that name is there by now: then that one stays, and
+    /// whoever has it mapped keeps it on every file system.
+    ///
+    /// # Errors
+    /// When the file cannot be synced or renamed; the temporary file is then removed.
+    pub fn publish_unless_there(self) -> Result<PathBuf, FileError> {
+        match self.publish_new()? {
+            Published::Here(path) => Ok(path),
+            Published::Taken(pending) => Ok(pending.target),
+        }
+    }
+
     /// Renames the file to its final name without syncing anything: for what is quickly made again,
     /// if a power failure takes it.
     ///

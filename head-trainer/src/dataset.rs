@@ -17,12 +17,11 @@ use extractor::files::counted_as;
 use extractor::index::{Entry, Index, IndexError};
 use extractor::store::{IDENTITY, RowRef, Store, StoreError};
 use extractor::view::{View, Views};
-use rayon::prelude::*;
 
-pub use self::stores::{StoreFilter, find_store};
+pub use self::stores::{StoreFilter, find_store, find_stores};
 use self::views::TrainRows;
 pub use self::views::WantedViews;
-use crate::pool;
+use crate::pooled::{Pooled, PooledStore};
 use crate::split::file::{SplitFile, SplitFileError, SplitHeader};
 use crate::split::{self, DuplicateImage, Fractions, Side, SplitMode, SplitPlan};
 
@@ -42,8 +41,12 @@ pub enum DatasetError {
     /// An image was given twice to the split.
     #[error(transparent)]
     Twice(#[from] DuplicateImage),
-    /// A head tells two classes apart.
-    #[error("the index has {} ({}), but a head tells two classes apart{}", counted_as(.0.len(), "class", "classes"), .0.join(", "), few(.0))]
+    /// A head tells classes apart.
+    #[error(
+        "the index has {} ({}), but a head needs two or more (hint: put the images of each class \
+         into a folder of its own)",
+        counted_as(.0.len(), "class", "classes"), .0.join(", ")
+    )]
     Classes(Vec<String>),
     /// No store fits.
     #[error("no feature store in {} is {wanted} (hint: run make features; there are: {})", root.display(), there.join(", "))]
@@ -90,13 +93,6 @@ pub enum DatasetError {
     },
 }
 
-fn few(classes: &[String]) -> &'static str {
-    match classes.len() {
-        0 | 1 => " (hint: put the images of each class into a folder of its own)",
-        _ => "",
-    }
-}
-
 /// How images get their sides.
 #[derive(Debug, Clone, PartialEq)]
 pub enum SplitSource {
@@ -138,18 +134,18 @@ pub struct Dataset {
     pub index_digest: Digest,
     /// The split file.
     pub split: SplitFile,
-    /// Names of class 0 and class 1.
-    pub classes: [String; 2],
+    /// Names of the classes, two or more.
+    pub classes: Vec<String>,
     /// Ids, ascending.
     pub ids: Vec<ImageId>,
-    /// Labels of all rows, 0 or 1; the first [`Dataset::ids`] ones are the images'.
+    /// Labels of all rows, below K; the first [`Dataset::ids`] ones are the images'.
     pub labels_n: Vec<u32>,
     /// Sides.
     pub sides_n: Vec<Side>,
     /// Views that training images are seen in.
     pub views: Views,
-    /// Pooled features of all rows [N, C], flat.
-    pub pooled_nc: Vec<f32>,
+    /// Pooled features of all rows [N, C].
+    pub pooled: Pooled,
     /// C.
     pub channels: usize,
     /// What is not in it.
@@ -158,7 +154,8 @@ pub struct Dataset {
 }
 
 impl Dataset {
-    /// Joins the store in `store` with the index in `index` and a split.
+    /// Joins the store in `store` with the index in `index` and a split. Pools what was not pooled
+    /// before.
     ///
     /// # Errors
     /// [`DatasetError`]; a damaged record batch is an error, too.
@@ -168,20 +165,30 @@ impl Dataset {
         split: &SplitSource,
         wanted: &WantedViews,
     ) -> Result<Dataset, DatasetError> {
+        Dataset::load_showing(store, index, split, wanted, true)
+    }
+
+    /// [`Dataset::load`] that shows the progress of the pooling, unless it has to be `quiet`.
+    ///
+    /// # Errors
+    /// Those of [`Dataset::load`].
+    pub fn load_showing(
+        store: &Path,
+        index: &Path,
+        split: &SplitSource,
+        wanted: &WantedViews,
+        quiet: bool,
+    ) -> Result<Dataset, DatasetError> {
         let index = Index::read(index)?;
-        let classes: [String; 2] = index
-            .classes
-            .clone()
-            .try_into()
-            .map_err(DatasetError::Classes)?;
+        let classes = index.classes.clone();
+        if classes.len() < 2 {
+            return Err(DatasetError::Classes(classes));
+        }
         let (mut labelled, mut left_out) = labelled(&index);
         let index_digest = index.digest();
         let store = Store::open(store)?;
-        // Damage on disk must not become a wrong head, nor look like a missing row.
-        store
-            .shards()
-            .par_iter()
-            .try_for_each(|shard| shard.verify())?;
+        // First, as it finds damage, which must not look like a missing row.
+        let pooled = PooledStore::open(&store, quiet)?;
         let rejected = |entry: &Entry| store.rejected(&entry.id).is_some();
         // A split of our own depends on the index alone, so that it is the same for every store; one
         // that the user brings need not name images that cannot be trained on.
@@ -230,7 +237,7 @@ impl Dataset {
                 .map(|i| labels_n[*i as usize])
                 .collect::<Vec<_>>(),
         );
-        let pooled_nc = pool::pool(&store, shape, &rows);
+        let pooled = pooled.gather(&rows);
         Ok(Dataset {
             views,
             train_rows,
@@ -241,7 +248,7 @@ impl Dataset {
             ids,
             labels_n,
             sides_n,
-            pooled_nc,
+            pooled,
             channels: shape.channels,
             left_out,
         })
@@ -262,15 +269,18 @@ impl Dataset {
         &self.train_rows.starts
     }
 
-    /// Images on `side`, of class 0 and class 1.
-    pub fn counts_on(&self, side: Side) -> [u64; 2] {
+    /// Images on `side`, of each class.
+    pub fn counts_on(&self, side: Side) -> Vec<u64> {
         let pairs = self
             .sides_n
             .iter()
             .copied()
             .zip(self.labels_n.iter().copied());
         let counts = split::count(pairs);
-        [0, 1].map(|label| counts.get(&(side, label)).copied().unwrap_or(0))
+        let labels = 0..self.classes.len() as u32;
+        labels
+            .map(|label| counts.get(&(side, label)).copied().unwrap_or(0))
+            .collect()
     }
 }
 

@@ -1,15 +1,20 @@
-//! The head: one weight for each channel and a bias, and the file it is kept in.
+//! The head: a weight for each channel and a bias, for one logit or for one a class, and the file
+//! it is kept in.
 //!
-//! logit = `Σ weights[c] * pooled[c] + bias`; the probability of class 1 is its sigmoid.
+//! Two classes have one output: logit = `Σ weights[c] * pooled[c] + bias`, whose sigmoid is the
+//! probability of class 1. K > 2 classes have K outputs, whose softmax is the probability of each.
 //!
 //! # Format
 //!
 //! A head is a safetensors file. It MUST hold two little-endian F32 tensors, `weight` of shape
-//! `[1, C]` and `bias` of shape `[1]`: what `torch.nn.Linear(C, 1)` calls its parameters. Its
-//! `__metadata__` MUST have `format` = `headstart head`, `version` = `1` and `classes` = a JSON
-//! array of the two class names, class 0 first; it MAY have any other keys (store key, preset,
-//! ...), which are kept. A reader MUST refuse another version. The header's keys are sorted, so
-//! that equal heads are equal files.
+//! `[O, C]` and `bias` of shape `[O]`: what `torch.nn.Linear(C, O)` calls its parameters. Its
+//! `__metadata__` MUST have `format` = `headstart head`, `version` = `2` and `classes` = a JSON
+//! array of the K class names; O is 1 for K = 2 and K otherwise. It MAY have `temperature`, a
+//! positive decimal number that logits are divided by (1 if absent), and, for two classes,
+//! `threshold`, the probability above which an image is taken for class 1 (0.5 if absent). It MAY
+//! have any other keys (store key, preset, ...), which are kept. A reader MUST refuse a version it
+//! does not know; version 1 is version 2 with two classes and neither of those numbers. The
+//! header's keys are sorted, so that equal heads are equal files.
 //!
 //! This file knows nothing of how a head is trained.
 
@@ -21,52 +26,122 @@ use safetensors::tensor::{Dtype, SafeTensorError, SafeTensors};
 
 use extractor::files::write_atomically;
 
-use crate::matrix::{Rows, dot};
-use crate::metrics::sigmoid;
+use crate::kernels::dot;
+use crate::metrics::{predicted, probabilities};
 
 const FORMAT: &str = "headstart head";
-const VERSION: &str = "1";
+const VERSION: &str = "2";
+/// The version before: the same with two classes, no temperature and no threshold.
+const VERSION_1: &str = "1";
+
+/// Outputs of a head for `classes` classes: 1 logit for two, one a class for more.
+pub fn outputs_for(classes: usize) -> usize {
+    if classes == 2 { 1 } else { classes }
+}
 
 /// The numbers of a head: what a solver finds.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Linear {
-    /// One weight for each channel, `[C]`.
-    pub weights_c: Vec<f32>,
-    /// The bias.
-    pub bias: f32,
+    /// One weight for each output and channel, `[O, C]`, flat.
+    pub weights_oc: Vec<f32>,
+    /// The biases, `[O]`.
+    pub bias_o: Vec<f32>,
 }
 
 impl Linear {
-    /// `Σ weights[c] * pooled[c] + bias`, for the pooled features `[C]` of one image.
-    pub fn logit(&self, pooled_c: &[f32]) -> f32 {
-        dot(&self.weights_c, pooled_c) + self.bias
+    /// A head of one output.
+    pub fn binary(weights_c: Vec<f32>, bias: f32) -> Linear {
+        Linear {
+            weights_oc: weights_c,
+            bias_o: vec![bias],
+        }
     }
 
-    /// Probability of class 1, in [0, 1].
-    pub fn probability(&self, pooled_c: &[f32]) -> f32 {
-        sigmoid(self.logit(pooled_c))
+    /// A head of all zeros.
+    pub fn zeros(outputs: usize, channels: usize) -> Linear {
+        Linear {
+            weights_oc: vec![0.0; outputs * channels],
+            bias_o: vec![0.0; outputs],
+        }
     }
 
-    /// Logits of every row, `[N]`; bits do not depend on the number of threads.
-    ///
-    /// # Panics
-    /// When the rows have another number of channels.
-    pub fn logits(&self, rows: Rows<'_>) -> Vec<f32> {
-        let count = u32::try_from(rows.count()).expect("a row number fits 32 bits");
-        let all: Vec<u32> = (0..count).collect();
-        crate::metrics::logits(self, rows, &all)
+    /// Number of outputs, O.
+    pub fn outputs(&self) -> usize {
+        self.bias_o.len()
     }
 
-    /// Number of trainable parameters: C + 1.
+    /// Number of channels, C.
+    pub fn channels(&self) -> usize {
+        self.weights_oc.len() / self.bias_o.len()
+    }
+
+    /// Weights and bias of each output.
+    pub fn units(&self) -> impl Iterator<Item = (&[f32], f32)> {
+        let weights = self.weights_oc.chunks_exact(self.channels());
+        weights.zip(self.bias_o.iter().copied())
+    }
+
+    /// Writes `Σ weights[o, c] * pooled[c] + bias[o]` of the pooled features `[C]` of one image
+    /// to `logits_o` `[O]`.
+    pub fn logits_of(&self, pooled_c: &[f32], logits_o: &mut [f32]) {
+        for (logit, (weights_c, bias)) in logits_o.iter_mut().zip(self.units()) {
+            *logit = dot(weights_c, pooled_c) + bias;
+        }
+    }
+
+    /// Number of trainable parameters: O (C + 1).
     pub fn parameter_count(&self) -> usize {
-        self.weights_c.len() + 1
+        self.weights_oc.len() + self.bias_o.len()
     }
 
-    /// The same head with its two classes swapped: every logit has the other sign.
+    /// Whether every number is finite.
+    pub fn is_finite(&self) -> bool {
+        let mut numbers = self.weights_oc.iter().chain(&self.bias_o);
+        numbers.all(|x| x.is_finite())
+    }
+
+    /// A head of one output with its two classes swapped: every logit has the other sign.
     pub fn mirrored(&self) -> Linear {
         Linear {
-            weights_c: self.weights_c.iter().map(|w| -w).collect(),
-            bias: -self.bias,
+            weights_oc: self.weights_oc.iter().map(|w| -w).collect(),
+            bias_o: self.bias_o.iter().map(|b| -b).collect(),
+        }
+    }
+}
+
+/// What makes probabilities and a class of logits, besides the head's numbers.
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct Decision {
+    /// Logits are divided by it; 1 changes nothing.
+    pub temperature: f64,
+    /// For two classes: the probability above which an image is taken for class 1.
+    pub threshold: f64,
+}
+
+impl Default for Decision {
+    fn default() -> Decision {
+        Decision {
+            temperature: 1.0,
+            threshold: 0.5,
+        }
+    }
+}
+
+impl Decision {
+    /// Probabilities `[K]` of the logits `[O]`.
+    pub fn probabilities(&self, logits_o: &[f32]) -> Vec<f32> {
+        let divided = |z: &f32| (f64::from(*z) / self.temperature) as f32;
+        let scaled: Vec<f32> = logits_o.iter().map(divided).collect();
+        probabilities(&scaled)
+    }
+
+    /// The class of the logits `[O]`. A temperature changes none, as it changes no order.
+    pub fn class(&self, logits_o: &[f32]) -> u32 {
+        match logits_o {
+            [_] if self.threshold != 0.5 => {
+                u32::from(f64::from(self.probabilities(logits_o)[1]) > self.threshold)
+            }
+            _ => predicted(logits_o),
         }
     }
 }
@@ -76,10 +151,12 @@ impl Linear {
 pub struct Head {
     /// The numbers.
     pub linear: Linear,
-    /// Names of class 0 and class 1; the probability is that of class 1.
-    pub classes: [String; 2],
-    /// What else the file says (store key, preset, ...). The keys `format`, `version` and
-    /// `classes` are the format's own and are not found here.
+    /// Names of the classes; of two, the probability is that of the second.
+    pub classes: Vec<String>,
+    /// Temperature and threshold.
+    pub decision: Decision,
+    /// What else the file says (store key, preset, ...). The keys `format`, `version`, `classes`,
+    /// `temperature` and `threshold` are the format's own and are not found here.
     pub metadata: BTreeMap<String, String>,
 }
 
@@ -121,24 +198,32 @@ impl Head {
     pub fn to_bytes(&self) -> Vec<u8> {
         // Written here and not by the safetensors crate, whose metadata is a hash map and so in
         // another order in every process.
-        let channels = self.linear.weights_c.len();
+        let (outputs, channels) = (self.linear.outputs(), self.linear.channels());
         let mut metadata = self.metadata.clone();
-        let classes = serde_json::json!(self.classes).to_string();
-        for (key, value) in [
-            ("format", FORMAT),
-            ("version", VERSION),
-            ("classes", &classes),
-        ] {
-            metadata.insert(key.to_owned(), value.to_owned());
+        let mut insert = |key: &str, value: String| metadata.insert(key.to_owned(), value);
+        insert("format", FORMAT.to_owned());
+        insert("version", VERSION.to_owned());
+        insert("classes", serde_json::json!(self.classes).to_string());
+        let Decision {
+            temperature,
+            threshold,
+        } = self.decision;
+        let usual = Decision::default();
+        if temperature != usual.temperature {
+            insert("temperature", temperature.to_string());
         }
-        let weight_bytes = channels * 4;
+        if threshold != usual.threshold {
+            insert("threshold", threshold.to_string());
+        }
+        let weight_bytes = outputs * channels * 4;
+        let bias_end = weight_bytes + outputs * 4;
         let mut header = serde_json::json!({
             "__metadata__": metadata,
             "bias": {
-                "dtype": "F32", "shape": [1], "data_offsets": [weight_bytes, weight_bytes + 4],
+                "dtype": "F32", "shape": [outputs], "data_offsets": [weight_bytes, bias_end],
             },
             "weight": {
-                "dtype": "F32", "shape": [1, channels], "data_offsets": [0, weight_bytes],
+                "dtype": "F32", "shape": [outputs, channels], "data_offsets": [0, weight_bytes],
             },
         })
         .to_string();
@@ -147,7 +232,7 @@ impl Head {
         }
         let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
         bytes.extend_from_slice(header.as_bytes());
-        let values = self.linear.weights_c.iter().chain([&self.linear.bias]);
+        let values = self.linear.weights_oc.iter().chain(&self.linear.bias_o);
         bytes.extend(values.flat_map(|x| x.to_le_bytes()));
         bytes
     }
@@ -191,21 +276,47 @@ impl Head {
 
 /// The head in a well-formed safetensors file, or what is wrong with it.
 fn parse(tensors: &SafeTensors<'_>, mut metadata: HashMap<String, String>) -> Result<Head, String> {
-    for (key, expected) in [("format", FORMAT), ("version", VERSION)] {
-        match metadata.remove(key) {
-            Some(found) if found == expected => {}
-            Some(found) => return Err(format!("its {key} is `{found}`, expected `{expected}`")),
+    let mut take = |key: &str| metadata.remove(key);
+    for (key, expected) in [
+        ("format", &[FORMAT][..]),
+        ("version", &[VERSION, VERSION_1]),
+    ] {
+        match take(key) {
+            Some(found) if expected.contains(&found.as_str()) => {}
+            Some(found) => {
+                let expected = expected[0];
+                return Err(format!("its {key} is `{found}`, expected `{expected}`"));
+            }
             None => return Err(format!("its metadata has no `{key}`")),
         }
     }
-    let classes = metadata.remove("classes").unwrap_or_default();
-    let classes: [String; 2] = serde_json::from_str(&classes)
-        .map_err(|_| format!("its classes are `{classes}`, expected two names"))?;
-    let weights_c = values(tensors, "weight", |shape| matches!(shape, [1, c] if *c > 0))?;
-    let bias = values(tensors, "bias", |shape| shape == [1])?[0];
+    let classes = take("classes").unwrap_or_default();
+    let classes: Vec<String> = serde_json::from_str(&classes)
+        .ok()
+        .filter(|names: &Vec<String>| names.len() >= 2)
+        .ok_or_else(|| format!("its classes are `{classes}`, expected two names or more"))?;
+    let mut decision = Decision::default();
+    for (key, number, range) in [
+        (
+            "temperature",
+            &mut decision.temperature,
+            f64::MIN_POSITIVE..=f64::MAX,
+        ),
+        ("threshold", &mut decision.threshold, 0.0..=1.0),
+    ] {
+        if let Some(text) = take(key) {
+            let found = text.parse().ok().filter(|x| range.contains(x));
+            *number = found.ok_or_else(|| format!("its {key} is `{text}`"))?;
+        }
+    }
+    let outputs = outputs_for(classes.len());
+    let shape_is_right = |shape: &[usize]| matches!(shape, [o, c] if *o == outputs && *c > 0);
+    let weights_oc = values(tensors, "weight", shape_is_right)?;
+    let bias_o = values(tensors, "bias", |shape| shape == [outputs])?;
     Ok(Head {
-        linear: Linear { weights_c, bias },
+        linear: Linear { weights_oc, bias_o },
         classes,
+        decision,
         metadata: metadata.into_iter().collect(),
     })
 }
@@ -239,25 +350,62 @@ mod tests {
 
     fn example() -> Head {
         Head {
-            linear: Linear {
-                weights_c: vec![1.0, -2.0, 0.5],
-                bias: 0.25,
-            },
-            classes: ["Cat \"tom\"".to_owned(), "Dog".to_owned()],
+            linear: Linear::binary(vec![1.0, -2.0, 0.5], 0.25),
+            classes: vec!["Cat \"tom\"".to_owned(), "Dog".to_owned()],
+            decision: Decision::default(),
             metadata: (0..20)
                 .map(|i| (format!("key {i}"), format!("{i}")))
                 .collect(),
         }
     }
 
+    fn three_classes() -> Head {
+        Head {
+            linear: Linear {
+                weights_oc: vec![1.0, 0.0, 0.0, 1.0, -1.0, 2.0],
+                bias_o: vec![0.0, 0.5, -0.5],
+            },
+            classes: ["a", "b", "c"].map(str::to_owned).to_vec(),
+            decision: Decision {
+                temperature: 2.0,
+                ..Decision::default()
+            },
+            metadata: BTreeMap::new(),
+        }
+    }
+
+    fn logits(head: &Linear, pooled_c: &[f32]) -> Vec<f32> {
+        let mut logits_o = vec![9.0; head.outputs()];
+        head.logits_of(pooled_c, &mut logits_o);
+        logits_o
+    }
+
     #[test]
-    fn logit_by_hand() {
+    fn logits_by_hand() {
         let head = example().linear;
-        assert_eq!(head.logit(&[1.0, 2.0, 4.0]), 1.0 - 4.0 + 2.0 + 0.25);
-        assert_eq!(head.parameter_count(), 4);
-        assert_eq!(head.mirrored().logit(&[1.0, 2.0, 4.0]), 0.75);
-        let rows = Rows::new(&[0.0, 0.0, 0.0, 1.0, 2.0, 4.0], 3).unwrap();
-        assert_eq!(head.logits(rows), [0.25, -0.75]);
+        assert_eq!(logits(&head, &[1.0, 2.0, 4.0]), [1.0 - 4.0 + 2.0 + 0.25]);
+        assert_eq!((head.parameter_count(), head.channels()), (4, 3));
+        assert_eq!(logits(&head.mirrored(), &[1.0, 2.0, 4.0]), [0.75]);
+        let head = three_classes().linear;
+        assert_eq!(logits(&head, &[3.0, 4.0]), [3.0, 4.5, 4.5]);
+        assert_eq!((head.parameter_count(), head.channels()), (9, 2));
+    }
+
+    #[test]
+    fn decisions_by_hand() {
+        // σ(ln 9) = 0.9; at temperature 2, σ(ln 3) = 0.75.
+        let logits = [9_f32.ln()];
+        let decision = |temperature, threshold| Decision {
+            temperature,
+            threshold,
+        };
+        assert!((decision(1.0, 0.5).probabilities(&logits)[1] - 0.9).abs() < 1e-6);
+        assert!((decision(2.0, 0.5).probabilities(&logits)[0] - 0.25).abs() < 1e-6);
+        assert_eq!(decision(1.0, 0.8).class(&logits), 1);
+        assert_eq!(decision(2.0, 0.8).class(&logits), 0);
+        assert_eq!(decision(5.0, 0.5).class(&logits), 1);
+        assert_eq!(decision(5.0, 0.5).class(&[0.0]), 0);
+        assert_eq!(decision(1.0, 0.5).class(&[3.0, 4.5, 4.5]), 1);
     }
 
     #[test]
@@ -269,6 +417,14 @@ mod tests {
         assert_eq!(loaded, example());
         assert_eq!(loaded.to_bytes(), fs::read(&path).unwrap());
         assert_eq!(loaded.to_bytes().len() % 8, 0);
+        three_classes().save(&path).unwrap();
+        assert_eq!(Head::load(&path).unwrap(), three_classes());
+    }
+
+    #[test]
+    fn version_1_is_read() {
+        let bytes = replaced(r#""version":"2""#, r#""version":"1""#);
+        assert_eq!(Head::from_bytes(&bytes, Path::new("h")).unwrap(), example());
     }
 
     fn reason(bytes: &[u8]) -> String {
@@ -291,15 +447,23 @@ mod tests {
     #[test]
     fn what_is_no_head_is_refused() {
         assert!(reason(b"nonsense").contains("no safetensors file"));
-        let other_version = reason(&replaced(r#""version":"1""#, r#""version":"2""#));
+        let other_version = reason(&replaced(r#""version":"2""#, r#""version":"3""#));
         assert!(
-            other_version.contains("version is `2`, expected `1`"),
+            other_version.contains("version is `3`, expected `2`"),
             "{other_version}"
         );
         assert!(reason(&replaced(r#""version""#, r#""versiom""#)).contains("no `version`"));
         assert!(reason(&replaced(r#""bias""#, r#""bios""#)).contains("no tensor `bias`"));
         let mut head = example();
-        head.linear.weights_c[1] = f32::NAN;
+        head.linear.weights_oc[1] = f32::NAN;
         assert!(reason(&head.to_bytes()).contains("holds NaN"));
+        let mut head = three_classes();
+        head.classes.pop();
+        assert!(reason(&head.to_bytes()).contains("shape [3, 2]"));
+        head.classes.pop();
+        assert!(reason(&head.to_bytes()).contains("two names or more"));
+        head = three_classes();
+        head.decision.temperature = -1.0;
+        assert!(reason(&head.to_bytes()).contains("temperature is `-1`"));
     }
 }

@@ -7,10 +7,12 @@
 
 pub mod cli;
 pub mod dataset;
+pub mod decide;
 pub mod head;
+pub mod kernels;
 pub mod matrix;
 pub mod metrics;
-pub mod pool;
+pub mod pooled;
 pub mod protocol;
 pub mod rng;
 pub mod run;
@@ -18,4 +20,5 @@ pub mod sampling;
 pub mod solver;
 pub mod split;
 pub mod standardize;
+pub mod sweep;
 mod utc;

@@ -1,12 +1,21 @@
-//! Loss, accuracy and confusion of a linear head, computed here for every solver alike.
+//! Loss, accuracy and the other metrics of a linear head, computed here for every solver alike.
 //!
 //! No solver's own metrics are ever reported: one definition for all makes runs comparable. The
 //! exponential and the logarithm are `libm`'s and not the system's, so that a loss has the same
 //! bits on every machine.
 
+pub mod calibration;
+pub mod confusion;
+pub mod interval;
+pub mod ranking;
+mod summary;
+pub mod temperature;
+pub mod threshold;
+
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
+pub use self::summary::{ClassMetrics, Metrics};
 use crate::head::Linear;
 use crate::matrix::Rows;
 
@@ -33,127 +42,175 @@ pub fn binary_cross_entropy(logit: f32, label: u32) -> f32 {
     hinge.max(0.0) + libm::log1pf(libm::expf(-logit.abs()))
 }
 
-/// The class that a logit stands for: 1 if its probability is above one half, which is a logit
-/// above zero. A tie is class 0, as in Keras (`p > 0.5`).
-pub fn predicted(logit: f32) -> u32 {
-    u32::from(logit > 0.0)
+/// Cross-entropy of the logits `[O]` of an image against its label, in nats: of one logit
+/// [`binary_cross_entropy`]; of K, ln Σ e^z[k] - z[label], of softmax.
+pub fn cross_entropy(logits_o: &[f32], label: u32) -> f32 {
+    match logits_o {
+        [logit] => binary_cross_entropy(*logit, label),
+        logits => {
+            let most = largest(logits);
+            let sum: f32 = logits.iter().map(|z| libm::expf(z - most)).sum();
+            libm::logf(sum) + (most - logits[label as usize])
+        }
+    }
 }
 
-/// How often each class was taken for each; class 1 is "positive".
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Confusion {
-    /// Class 0, said to be 0.
-    pub true_negatives: u64,
-    /// Class 0, said to be 1.
-    pub false_positives: u64,
-    /// Class 1, said to be 0.
-    pub false_negatives: u64,
-    /// Class 1, said to be 1.
-    pub true_positives: u64,
+/// Probabilities `[K]` of the logits `[O]` of an image: of one logit z, those of the classes 0 and
+/// 1, 1 - σ(z) and σ(z); of K, their softmax.
+pub fn probabilities(logits_o: &[f32]) -> Vec<f32> {
+    match logits_o {
+        [logit] => vec![sigmoid(-*logit), sigmoid(*logit)],
+        logits => {
+            let most = largest(logits);
+            let mut shares: Vec<f32> = logits.iter().map(|z| libm::expf(z - most)).collect();
+            let sum: f32 = shares.iter().sum();
+            shares.iter_mut().for_each(|share| *share /= sum);
+            shares
+        }
+    }
 }
 
-impl Confusion {
-    /// Counts one image.
-    pub fn count(&mut self, label: u32, predicted: u32) {
-        match (label, predicted) {
-            (0, 0) => self.true_negatives += 1,
-            (0, _) => self.false_positives += 1,
-            (_, 0) => self.false_negatives += 1,
-            _ => self.true_positives += 1,
+fn largest(logits: &[f32]) -> f32 {
+    logits.iter().copied().fold(f32::NEG_INFINITY, f32::max)
+}
+
+/// The class that the logits `[O]` of an image stand for. One logit: 1 if its probability is above
+/// one half, which is a logit above zero; a tie is class 0, as in Keras (`p > 0.5`). K logits: the
+/// class of the largest, the first on a tie.
+pub fn predicted(logits_o: &[f32]) -> u32 {
+    match logits_o {
+        [logit] => u32::from(*logit > 0.0),
+        logits => {
+            let most = largest(logits);
+            let first = logits.iter().position(|z| *z == most);
+            first.unwrap_or_default() as u32
+        }
+    }
+}
+
+/// Logits of some images, `[N, O]`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Logits {
+    values_no: Vec<f32>,
+    outputs: usize,
+}
+
+impl Logits {
+    /// Logits of the rows that `indices` lists, in that order.
+    ///
+    /// Runs on the current rayon pool; the bits are the same for any number of threads.
+    ///
+    /// # Panics
+    /// When a row does not exist or the head's width is not the rows'.
+    pub fn of(head: &Linear, rows: Rows<'_>, indices: &[u32]) -> Logits {
+        assert_eq!(head.channels(), rows.channels(), "head and rows must agree");
+        let outputs = head.outputs();
+        let mut values_no = vec![0.0; indices.len() * outputs];
+        values_no
+            .par_chunks_exact_mut(outputs)
+            .zip(indices)
+            .with_min_len(ROWS_PER_TASK)
+            .for_each(|(logits_o, &row)| head.logits_of(rows.row(row), logits_o));
+        Logits { values_no, outputs }
+    }
+
+    /// Given logits `[N, O]`, flat.
+    ///
+    /// # Panics
+    /// When they do not make whole rows.
+    pub fn new(values_no: Vec<f32>, outputs: usize) -> Logits {
+        assert!(values_no.len().is_multiple_of(outputs), "whole rows");
+        Logits { values_no, outputs }
+    }
+
+    /// Outputs, O.
+    pub fn outputs(&self) -> usize {
+        self.outputs
+    }
+
+    /// Classes, K.
+    pub fn classes(&self) -> usize {
+        self.outputs.max(2)
+    }
+
+    /// Number of images, N.
+    pub fn len(&self) -> usize {
+        self.values_no.len() / self.outputs
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.values_no.is_empty()
+    }
+
+    /// The logits `[O]` of each image.
+    pub fn iter(&self) -> impl Iterator<Item = &[f32]> {
+        self.values_no.chunks_exact(self.outputs)
+    }
+
+    /// Each divided by a temperature.
+    pub fn divided_by(&self, temperature: f64) -> Logits {
+        let divided = |z: &f32| (f64::from(*z) / temperature) as f32;
+        Logits {
+            values_no: self.values_no.iter().map(divided).collect(),
+            outputs: self.outputs,
         }
     }
 
-    /// Number of images.
-    pub fn total(&self) -> u64 {
-        self.true_negatives + self.false_positives + self.false_negatives + self.true_positives
+    /// Probabilities of the classes, `[N, K]`, flat.
+    pub fn probabilities(&self) -> Vec<f32> {
+        self.iter().flat_map(probabilities).collect()
     }
 
-    /// Share of images whose class was right.
-    pub fn accuracy(&self) -> f64 {
-        (self.true_negatives + self.true_positives) as f64 / self.total() as f64
+    /// Probabilities of class 1 of two, `[N]`.
+    pub fn probabilities_of_1(&self) -> Vec<f32> {
+        self.values_no.iter().map(|z| sigmoid(*z)).collect()
     }
 
-    /// Of the images said to be of class 1, the share that is; none if nothing was.
-    pub fn precision(&self) -> Option<f64> {
-        ratio(self.true_positives, self.false_positives)
-    }
-
-    /// Of the images of class 1, the share said to be; none if there are none.
-    pub fn recall(&self) -> Option<f64> {
-        ratio(self.true_positives, self.false_negatives)
+    /// All of them, `[N, O]`, flat.
+    pub fn values(&self) -> &[f32] {
+        &self.values_no
     }
 }
 
-/// hits / (hits + misses), unless both are zero.
-fn ratio(hits: u64, misses: u64) -> Option<f64> {
-    (hits + misses > 0).then(|| hits as f64 / (hits + misses) as f64)
-}
-
-/// How well a head does on one side of the split.
+/// Mean loss and accuracy: what every epoch tells.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Metrics {
-    /// Mean binary cross-entropy, in nats.
+pub struct Basic {
+    /// Mean cross-entropy, in nats.
     pub loss: f64,
     /// Share of images whose class was right.
     pub accuracy: f64,
-    /// The counts behind the accuracy.
-    pub confusion: Confusion,
 }
 
-impl Metrics {
-    /// Metrics of given logits against their labels; none for no images at all.
+impl Basic {
+    /// Of given logits against their labels; none for no images at all.
     ///
     /// # Panics
-    /// When the two slices differ in length.
-    pub fn of_logits(logits: &[f32], labels: &[u32]) -> Option<Metrics> {
-        assert_eq!(logits.len(), labels.len(), "one label for each logit");
-        let mut loss_sum = 0.0_f64;
-        let mut confusion = Confusion::default();
-        for (&logit, &label) in logits.iter().zip(labels) {
-            loss_sum += f64::from(binary_cross_entropy(logit, label));
-            confusion.count(label, predicted(logit));
+    /// When there is not one label an image.
+    pub fn of(logits: &Logits, labels: &[u32]) -> Option<Basic> {
+        assert_eq!(logits.len(), labels.len(), "one label for each image");
+        let (mut loss_sum, mut right) = (0.0_f64, 0_u64);
+        for (logits_o, &label) in logits.iter().zip(labels) {
+            loss_sum += f64::from(cross_entropy(logits_o, label));
+            right += u64::from(predicted(logits_o) == label);
         }
-        (!logits.is_empty()).then(|| Metrics {
-            loss: loss_sum / logits.len() as f64,
-            accuracy: confusion.accuracy(),
-            confusion,
+        let count = labels.len() as f64;
+        (!labels.is_empty()).then(|| Basic {
+            loss: loss_sum / count,
+            accuracy: right as f64 / count,
         })
     }
 }
 
-/// Logits of the rows that `indices` lists, in that order.
-///
-/// Runs on the current rayon pool; the bits are the same for any number of threads.
-///
-/// # Panics
-/// When a row does not exist or the head's width is not the rows'.
-pub fn logits(head: &Linear, rows: Rows<'_>, indices: &[u32]) -> Vec<f32> {
-    assert_eq!(
-        head.weights_c.len(),
-        rows.channels(),
-        "head and rows must agree"
-    );
-    indices
-        .par_iter()
-        .with_min_len(ROWS_PER_TASK)
-        .map(|&row| head.logit(rows.row(row)))
-        .collect()
-}
-
-/// Metrics of `head` on the rows that `indices` lists; none if it lists none.
+/// Loss and accuracy of `head` on the rows that `indices` lists; none if it lists none.
 ///
 /// `labels_n` holds every row's label, `[N]`, and not only those of `indices`.
 ///
 /// # Panics
-/// As [`logits`].
-pub fn evaluate(
-    head: &Linear,
-    rows: Rows<'_>,
-    labels_n: &[u32],
-    indices: &[u32],
-) -> Option<Metrics> {
+/// As [`Logits::of`].
+pub fn evaluate(head: &Linear, rows: Rows<'_>, labels_n: &[u32], indices: &[u32]) -> Option<Basic> {
     let labels: Vec<u32> = indices.iter().map(|&row| labels_n[row as usize]).collect();
-    Metrics::of_logits(&logits(head, rows, indices), &labels)
+    Basic::of(&Logits::of(head, rows, indices), &labels)
 }
 
 #[cfg(test)]
@@ -187,28 +244,36 @@ mod tests {
     }
 
     #[test]
-    fn a_tie_is_class_zero() {
-        assert_eq!(predicted(0.0), 0);
-        assert_eq!(predicted(-0.0), 0);
-        assert_eq!(predicted(f32::MIN_POSITIVE), 1);
+    fn three_classes_by_hand() {
+        // Shares 1 : 2 : 5, whatever is added to all.
+        for shift in [0.0, 100.0, -100.0] {
+            let logits = [1_f32, 2.0, 5.0].map(|share| share.ln() + shift);
+            for (p, expected) in probabilities(&logits).into_iter().zip([0.125, 0.25, 0.625]) {
+                assert!((p - expected).abs() < 1e-5, "{p}");
+            }
+            assert!((cross_entropy(&logits, 1) - 4_f32.ln()).abs() < 1e-5);
+            assert_eq!(predicted(&logits), 2);
+        }
+        assert_eq!(cross_entropy(&[0.0, 1000.0, 0.0], 0), 1000.0);
+        assert_eq!(cross_entropy(&[0.0, 1000.0, 0.0], 1), 0.0);
+        assert_eq!(predicted(&[1.0, 3.0, 3.0]), 1);
+        // Two logits of a softmax are one of a sigmoid, their difference.
+        close(cross_entropy(&[0.3, 1.5], 1), binary_cross_entropy(1.2, 1));
+        assert_eq!(probabilities(&[0.0]), [0.5, 0.5]);
     }
 
     #[test]
-    fn confusion_by_hand() {
-        let logits = [2.0, -1.0, 3.0, 0.0, -2.0, 1.0];
-        let labels = [1, 0, 0, 1, 1, 1];
-        let metrics = Metrics::of_logits(&logits, &labels).unwrap();
-        let confusion = Confusion {
-            true_negatives: 1,
-            false_positives: 1,
-            false_negatives: 2,
-            true_positives: 2,
-        };
-        assert_eq!(metrics.confusion, confusion);
-        assert_eq!(metrics.accuracy, 0.5);
-        assert_eq!(confusion.precision(), Some(2.0 / 3.0));
-        assert_eq!(confusion.recall(), Some(0.5));
-        assert_eq!(Confusion::default().precision(), None);
-        assert_eq!(Metrics::of_logits(&[], &[]), None);
+    fn a_tie_is_class_zero() {
+        assert_eq!(predicted(&[0.0]), 0);
+        assert_eq!(predicted(&[-0.0]), 0);
+        assert_eq!(predicted(&[f32::MIN_POSITIVE]), 1);
+    }
+
+    #[test]
+    fn accuracy_by_hand() {
+        let logits = Logits::new(vec![2.0, -1.0, 3.0, 0.0, -2.0, 1.0], 1);
+        let basic = Basic::of(&logits, &[1, 0, 0, 1, 1, 1]).unwrap();
+        assert_eq!(basic.accuracy, 0.5);
+        assert_eq!(Basic::of(&Logits::new(vec![], 1), &[]), None);
     }
 }

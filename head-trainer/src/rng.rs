@@ -29,6 +29,10 @@ pub enum Purpose {
     Validation = 3,
     /// Which view of a training image is shown.
     Views = 4,
+    /// Which channels dropout leaves out.
+    Dropout = 5,
+    /// Which fold of a sweep judges an image.
+    Folds = 6,
 }
 
 /// A stream of random numbers; equal for equal (seed, purpose) on every machine.
@@ -65,6 +69,11 @@ impl Stream {
     pub fn symmetric(&mut self, limit: f32) -> f32 {
         let unit = (self.0.next_u32() >> 8) as f32 * (1.0 / 16_777_216.0); // [0, 1)
         (2.0 * unit - 1.0) * limit
+    }
+
+    /// Whether an event of that probability happens; one of 2^24 equally likely numbers decides.
+    pub fn happens(&mut self, probability: f32) -> bool {
+        ((self.0.next_u32() >> 8) as f32 * (1.0 / 16_777_216.0)) < probability
     }
 
     /// Puts `items` in a random order, each with the same probability.

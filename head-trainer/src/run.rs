@@ -7,43 +7,47 @@
 //! - `run.json`: a [`RunRecord`],
 //! - `metrics.csv`: a row for each epoch, `steps.csv`: a row for each step (Adam alone has any),
 //! - `head.safetensors`: see [`crate::head`],
+//! - `train` and, where there is any, `validation`: a TensorBoard event file each, see `events.rs`,
 //!
 //! and MAY hold other files. The digest is that of the [`RunKey`], the inputs and configuration
 //! without the time: equal digests are equal runs, and all numbers but times are then equal too, as
 //! long as the store's rows come from one engine and processor (`features_computed_by`) and the
 //! program is of one version.
 //! A folder appears whole or not at all: it is filled under a temporary name beside its place
-//! and renamed. `run.json` has `format` 1; a reader MUST refuse another.
+//! and renamed. `run.json` has `format` 2; a reader MUST refuse another.
 //!
 //! This file knows how to keep a run and not how to make one.
 
+mod draft;
+mod events;
+mod find;
+
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use extractor::digest::Digest;
-use extractor::files::{FileError, sync_folder, write_atomically};
+use extractor::files::FileError;
 use extractor::store::IDENTITY;
 use serde::{Deserialize, Serialize};
 
-use crate::head::{Head, HeadError};
+use self::draft::DRAFT;
+pub use self::draft::Draft;
+pub use self::find::{FindError, find};
+use crate::decide::Choices;
+use crate::head::{Decision, Head, HeadError};
 use crate::metrics::Metrics;
-use crate::solver::{Convergence, Epoch, Fit, FitConfig, Step};
+use crate::solver::{Convergence, Epoch, Fit, FitConfig};
 use crate::split::SplitPlan;
 use crate::utc::{TimeForm, utc};
 
 /// The version of `run.json`.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 
 const RECORD_FILE: &str = "run.json";
 const HEAD_FILE: &str = "head.safetensors";
-const METRICS_FILE: &str = "metrics.csv";
-const STEPS_FILE: &str = "steps.csv";
-
-/// Begins the name of a folder that is not finished.
-const DRAFT: &str = ".draft-";
 
 /// Everything that decides a run: equal keys give equal heads.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -56,6 +60,9 @@ pub struct RunKey {
     pub split: Digest,
     /// Solver, its numbers and its seed.
     pub config: FitConfig,
+    /// What is chosen on the validation side after training.
+    #[serde(default, skip_serializing_if = "Choices::is_none")]
+    pub choices: Choices,
     /// Views that the training images were seen in; left out if it is `identity` alone.
     #[serde(default = "identity", skip_serializing_if = "is_identity")]
     pub views: Vec<String>,
@@ -88,18 +95,18 @@ pub struct Places {
 }
 
 /// Images of one side, by class.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counts {
-    /// Training images of class 0 and class 1.
-    pub train: [u64; 2],
-    /// Validation images of class 0 and class 1.
-    pub validation: [u64; 2],
-    /// Test images of class 0 and class 1.
-    pub test: [u64; 2],
+    /// Training images of each class.
+    pub train: Vec<u64>,
+    /// Validation images of each class.
+    pub validation: Vec<u64>,
+    /// Test images of each class.
+    pub test: Vec<u64>,
 }
 
 /// How the finished head does on each side.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct FinalMetrics {
     /// On the training side, all with the final weights.
     pub train: Option<Metrics>,
@@ -124,19 +131,24 @@ pub struct RunRecord {
     pub places: Places,
     /// How the split was made; none if the user brought it.
     pub split_plan: Option<SplitPlan>,
-    /// Names of class 0 and class 1.
-    pub classes: [String; 2],
+    /// Names of the classes.
+    pub classes: Vec<String>,
     /// Channels of the pooled features, C.
     pub channels: usize,
-    /// Trainable parameters, C + 1.
+    /// Trainable parameters: C + 1 for two classes, K (C + 1) for more.
     pub trainable_parameters: usize,
     /// Images by side and class.
     pub counts: Counts,
     /// Every epoch.
     pub history: Vec<Epoch>,
+    /// The epoch whose weights the head has, if training stopped early.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub best_epoch: Option<u32>,
     /// How close to the minimum the solver came, where it says so.
     pub convergence: Option<Convergence>,
-    /// The finished head on each side.
+    /// Temperature and threshold of the head.
+    pub decision: Decision,
+    /// The finished head on each side, with its temperature and threshold.
     pub metrics: FinalMetrics,
     /// Whatever else says where the features come from: the store's key fields (backbone,
     /// preset, ...), by name.
@@ -149,8 +161,8 @@ pub struct RunRecord {
 
 impl RunRecord {
     /// A record of `fit` under `key`; the fields that only the caller knows are empty.
-    pub fn new(key: RunKey, classes: [String; 2], fit: &Fit) -> RunRecord {
-        let channels = fit.head.weights_c.len();
+    pub fn new(key: RunKey, classes: Vec<String>, fit: &Fit) -> RunRecord {
+        let channels = fit.head.channels();
         let version = env!("CARGO_PKG_VERSION").to_owned();
         RunRecord {
             format: FORMAT,
@@ -164,7 +176,9 @@ impl RunRecord {
             trainable_parameters: fit.head.parameter_count(),
             counts: Counts::default(),
             history: fit.history.clone(),
+            best_epoch: fit.best_epoch,
             convergence: fit.convergence,
+            decision: Decision::default(),
             metrics: FinalMetrics::default(),
             provenance: BTreeMap::new(),
             versions: BTreeMap::from([("head-trainer".to_owned(), version)]),
@@ -250,86 +264,6 @@ pub enum RunError {
     },
 }
 
-/// A run's folder while it is filled. Dropped unpublished, it disappears.
-#[derive(Debug)]
-pub struct Draft {
-    folder: tempfile::TempDir,
-    root: PathBuf,
-}
-
-impl Draft {
-    /// Begins a folder under `root` (`runs`), which is created if need be. Begin before the costly
-    /// work: a folder that cannot be written then shows at once.
-    ///
-    /// # Errors
-    /// [`RunError::Write`].
-    pub fn new(root: &Path) -> Result<Draft, RunError> {
-        let error = |source| RunError::Write {
-            path: root.to_owned(),
-            source,
-        };
-        fs::create_dir_all(root).map_err(error)?;
-        let mut builder = tempfile::Builder::new();
-        #[cfg(unix)]
-        {
-            use std::os::unix::fs::PermissionsExt as _;
-            builder.permissions(fs::Permissions::from_mode(0o777)); // less the umask
-        }
-        Ok(Draft {
-            folder: builder.prefix(DRAFT).tempdir_in(root).map_err(error)?,
-            root: root.to_owned(),
-        })
-    }
-
-    /// The folder as it is called until it is published, for files beyond the usual ones.
-    pub fn path(&self) -> &Path {
-        self.folder.path()
-    }
-
-    /// Writes the usual files and gives the folder its name, which is returned.
-    ///
-    /// # Errors
-    /// When something cannot be written; the folder is then removed.
-    pub fn publish(
-        self,
-        record: &RunRecord,
-        head: &Head,
-        steps: &[Step],
-    ) -> Result<PathBuf, RunError> {
-        let path = |name| self.folder.path().join(name);
-        head.save(&path(HEAD_FILE))?;
-        table(&path(METRICS_FILE), &EPOCH_COLUMNS, &record.history)?;
-        table(&path(STEPS_FILE), &STEP_COLUMNS, steps)?;
-        let mut json = serde_json::to_vec_pretty(record).expect("a record is plain data");
-        json.push(b'\n');
-        let write = |path: PathBuf| move |source| RunError::Write { path, source };
-        write_atomically(&path(RECORD_FILE), &json)?;
-
-        let time = utc(SystemTime::now(), TimeForm::Name);
-        let name = format!("{time}-{}", record.digest.short());
-        for attempt in 1_u32.. {
-            // Two equal runs within a second: the later one gets a number.
-            let suffix = if attempt == 1 {
-                String::new()
-            } else {
-                format!("-{attempt}")
-            };
-            let target = self.root.join(format!("{name}{suffix}"));
-            // A rename onto a folder with files in it fails, so nothing is ever replaced.
-            match fs::rename(self.folder.path(), &target) {
-                Ok(()) => {
-                    let _ = self.folder.keep(); // it has moved: there is nothing to remove
-                    sync_folder(&self.root)?;
-                    return Ok(target);
-                }
-                Err(_) if target.exists() => {}
-                Err(source) => return Err(write(target)(source)),
-            }
-        }
-        unreachable!("some number is free")
-    }
-}
-
 /// Folders of runs under `root`, oldest first. A `root` that does not exist has none.
 ///
 /// # Errors
@@ -355,46 +289,17 @@ pub fn list(root: &Path) -> Result<Vec<PathBuf>, RunError> {
     Ok(folders)
 }
 
+/// Where the head of a run's folder lies.
+pub fn head_file(folder: &Path) -> PathBuf {
+    folder.join(HEAD_FILE)
+}
+
 /// The head of a run's folder.
 ///
 /// # Errors
 /// As [`Head::load`].
 pub fn head(folder: &Path) -> Result<Head, HeadError> {
-    Head::load(&folder.join(HEAD_FILE))
-}
-
-const EPOCH_COLUMNS: [&str; 6] = [
-    "epoch",
-    "train_loss",
-    "train_accuracy",
-    "validation_loss",
-    "validation_accuracy",
-    "secs",
-];
-
-const STEP_COLUMNS: [&str; 5] = ["step", "epoch", "loss", "running_loss", "running_accuracy"];
-
-/// Writes a CSV table whose header is there without any rows, too.
-fn table(path: &Path, columns: &[&str], rows: &[impl Serialize]) -> Result<(), RunError> {
-    let write = |source| RunError::Write {
-        path: path.to_owned(),
-        source,
-    };
-    let csv = |source| RunError::Csv {
-        path: path.to_owned(),
-        source,
-    };
-    let file = File::create_new(path).map_err(write)?;
-    let mut writer = csv::WriterBuilder::new()
-        .has_headers(false)
-        .from_writer(&file);
-    writer.write_record(columns).map_err(csv)?;
-    for row in rows {
-        writer.serialize(row).map_err(csv)?;
-    }
-    writer.flush().map_err(write)?;
-    drop(writer);
-    file.sync_all().map_err(write)
+    Head::load(&head_file(folder))
 }
 
 #[cfg(test)]

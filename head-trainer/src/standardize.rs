@@ -5,11 +5,17 @@
 //! head always takes raw pooled features: w = w' / deviation and b = b' - Σ w' * mean / deviation.
 //! Means and deviations come from training rows alone, in f64 and in the order of the rows.
 
+use rayon::prelude::*;
+
 use crate::head::Linear;
+use crate::kernels::vectorised;
 use crate::matrix::Rows;
 
 /// A deviation below this share of the mean is rounding, and the channel is constant.
 const CONSTANT: f64 = 1e-6;
+
+/// Rows that are summed on their own. Part of what a result's last bit is.
+const BLOCK_ROWS: usize = 512;
 
 /// Mean and standard deviation of each channel.
 #[derive(Clone, Debug, PartialEq)]
@@ -19,31 +25,21 @@ pub struct Standardizer {
 }
 
 impl Standardizer {
-    /// Measures the rows that `indices` lists.
+    /// Measures the rows that `indices` lists, on the current rayon pool.
     ///
     /// # Panics
     /// When there are none, or one does not exist.
     pub fn fit(rows: Rows<'_>, indices: &[u32]) -> Standardizer {
         assert!(!indices.is_empty(), "no rows to standardise by");
-        let count = indices.len() as f64;
-        let mut mean_c = vec![0.0_f64; rows.channels()];
-        for &row in indices {
-            for (sum, &x) in mean_c.iter_mut().zip(rows.row(row)) {
-                *sum += f64::from(x);
-            }
-        }
-        mean_c.iter_mut().for_each(|sum| *sum /= count);
-        let mut deviation_c = vec![0.0_f64; rows.channels()];
-        for &row in indices {
-            for ((sum, &x), mean) in deviation_c.iter_mut().zip(rows.row(row)).zip(&mean_c) {
-                let distance = f64::from(x) - mean;
-                *sum += distance * distance;
-            }
-        }
-        for (sum, mean) in deviation_c.iter_mut().zip(&mean_c) {
-            let deviation = (*sum / count).sqrt();
-            let constant = deviation <= CONSTANT * mean.abs();
-            *sum = if constant { 1.0 } else { deviation };
+        let mean_c = mean_of(rows, indices, |_, x| f64::from(x));
+        let mut deviation_c = mean_of(rows, indices, |c, x| {
+            let distance = f64::from(x) - mean_c[c];
+            distance * distance
+        });
+        for (deviation, mean) in deviation_c.iter_mut().zip(&mean_c) {
+            let root = deviation.sqrt();
+            let constant = root <= CONSTANT * mean.abs();
+            *deviation = if constant { 1.0 } else { root };
         }
         Standardizer {
             mean_c,
@@ -51,40 +47,75 @@ impl Standardizer {
         }
     }
 
-    /// Standardised copies of the rows that `indices` lists, row-major `[indices.len(), C]`.
-    pub fn apply(&self, rows: Rows<'_>, indices: &[u32]) -> Vec<f32> {
-        let mut features_nc = Vec::with_capacity(indices.len() * rows.channels());
-        for &row in indices {
-            let moments = self.mean_c.iter().zip(&self.deviation_c);
-            features_nc.extend(
-                rows.row(row)
-                    .iter()
-                    .zip(moments)
-                    .map(|(&x, (mean, deviation))| ((f64::from(x) - mean) / deviation) as f32),
-            );
+    /// Means of the channels, `[C]`.
+    pub fn mean(&self) -> &[f64] {
+        &self.mean_c
+    }
+
+    /// Standard deviations of the channels, `[C]`; 1 for a constant one.
+    pub fn deviation(&self) -> &[f64] {
+        &self.deviation_c
+    }
+
+    /// Writes the standardised row `[C]` to `to`.
+    pub fn apply(&self, row: &[f32], to: &mut [f32]) {
+        let moments = self.mean_c.iter().zip(&self.deviation_c);
+        for ((to, &x), (mean, deviation)) in to.iter_mut().zip(row).zip(moments) {
+            *to = ((f64::from(x) - mean) / deviation) as f32;
         }
-        features_nc
     }
 
     /// The head for raw features that gives the logits of `head` on standardised ones.
     pub fn fold_back(&self, head: &Linear) -> Linear {
-        let mut bias = f64::from(head.bias);
-        let moments = self.mean_c.iter().zip(&self.deviation_c);
-        let weights_c = head
-            .weights_c
-            .iter()
-            .zip(moments)
-            .map(|(&w, (mean, deviation))| {
-                let weight = f64::from(w) / deviation;
-                bias -= weight * mean;
-                weight as f32
-            })
-            .collect();
-        Linear {
-            weights_c,
-            bias: bias as f32,
+        let mut folded = head.clone();
+        let units = folded.weights_oc.chunks_exact_mut(self.mean_c.len());
+        for (weights_c, bias) in units.zip(&mut folded.bias_o) {
+            let mut shift = 0.0;
+            for ((w, mean), deviation) in weights_c
+                .iter_mut()
+                .zip(&self.mean_c)
+                .zip(&self.deviation_c)
+            {
+                let weight = f64::from(*w) / deviation;
+                shift += weight * mean;
+                *w = weight as f32;
+            }
+            *bias = (f64::from(*bias) - shift) as f32;
+        }
+        folded
+    }
+}
+
+/// Mean over the listed rows of `term(channel, value)`, `[C]`. Blocks of rows are summed on their
+/// own and the sums added in order: the same bits for any number of threads.
+fn mean_of(rows: Rows<'_>, indices: &[u32], term: impl Fn(usize, f32) -> f64 + Sync) -> Vec<f64> {
+    let sums: Vec<Vec<f64>> = indices
+        .par_chunks(BLOCK_ROWS)
+        .map(|block| {
+            let mut sum_c = vec![0.0; rows.channels()];
+            vectorised(
+                #[inline(always)]
+                || {
+                    for &row in block {
+                        for (c, (sum, &x)) in sum_c.iter_mut().zip(rows.row(row)).enumerate() {
+                            *sum += term(c, x);
+                        }
+                    }
+                },
+            );
+            sum_c
+        })
+        .collect();
+    let mut mean_c = vec![0.0; rows.channels()];
+    for sum_c in sums {
+        for (mean, sum) in mean_c.iter_mut().zip(sum_c) {
+            *mean += sum;
         }
     }
+    mean_c
+        .iter_mut()
+        .for_each(|sum| *sum /= indices.len() as f64);
+    mean_c
 }
 
 #[cfg(test)]
@@ -97,8 +128,13 @@ mod tests {
         let values = [1.0, 0.3, 99.0, 99.0, 3.0, 0.3];
         let rows = Rows::new(&values, 2).unwrap();
         let standardizer = Standardizer::fit(rows, &[0, 2]);
-        assert_eq!(standardizer.apply(rows, &[2, 0]), [1.0, 0.0, -1.0, 0.0]);
-        assert_eq!(standardizer.apply(rows, &[1])[0], 97.0);
+        let applied = |row: u32| {
+            let mut to = [0.0; 2];
+            standardizer.apply(rows.row(row), &mut to);
+            to
+        };
+        assert_eq!([applied(2), applied(0)], [[1.0, 0.0], [-1.0, 0.0]]);
+        assert_eq!(applied(1)[0], 97.0);
     }
 
     #[test]
@@ -109,19 +145,19 @@ mod tests {
         let rows = Rows::new(&values, 6).unwrap();
         let all: Vec<u32> = (0..10).collect();
         let standardizer = Standardizer::fit(rows, &all);
-        let standardised = standardizer.apply(rows, &all);
-        let standardised = Rows::new(&standardised, 6).unwrap();
         let head = Linear {
-            weights_c: vec![0.5, -1.0, 2.0, 0.1, 0.0, -0.7],
-            bias: 0.3,
+            weights_oc: (0..18).map(|i| (i as f32).cos()).collect(),
+            bias_o: vec![0.3, -0.2, 0.0],
         };
         let folded = standardizer.fold_back(&head);
+        let (mut standardised, mut a, mut b) = ([0.0; 6], [0.0; 3], [0.0; 3]);
         for row in all {
-            let (a, b) = (
-                head.logit(standardised.row(row)),
-                folded.logit(rows.row(row)),
-            );
-            assert!((a - b).abs() < 1e-5, "{a} {b}");
+            standardizer.apply(rows.row(row), &mut standardised);
+            head.logits_of(&standardised, &mut a);
+            folded.logits_of(rows.row(row), &mut b);
+            for (a, b) in a.iter().zip(b) {
+                assert!((a - b).abs() < 1e-5, "{a} {b}");
+            }
         }
     }
 }

@@ -7,7 +7,6 @@ mod common;
 use std::path::Path;
 
 use head_trainer::dataset::{Dataset, SplitSource, WantedViews};
-use head_trainer::matrix::Rows;
 use head_trainer::metrics::evaluate;
 use head_trainer::solver::adam::AdamConfig;
 use head_trainer::solver::linfa::Linfa;
@@ -26,17 +25,14 @@ fn validation_accuracies(data: &Path, model: &str, channels: usize) -> (f64, f64
     assert_eq!(dataset.counts_on(Side::Validation).iter().sum::<u64>(), 240);
     assert_eq!(dataset.classes, ["Cat", "Dog"]);
 
-    let rows = Rows::new(&dataset.pooled_nc, dataset.channels).unwrap();
+    let rows = dataset.pooled.rows();
     let (train, validation) = (
         dataset.rows_on(Side::Train),
         dataset.rows_on(Side::Validation),
     );
-    let problem = Problem::new(rows, &dataset.labels_n, &train, &validation).unwrap();
+    let problem = Problem::new(rows, &dataset.labels_n, 2, &train, &validation).unwrap();
     let accuracy = |solver: SolverConfig| {
-        let config = FitConfig {
-            solver,
-            standardize: false,
-        };
+        let config = FitConfig::new(solver);
         let fit = solver::fit(&problem, &config, &mut |_| ()).unwrap();
         assert_eq!(fit.head.parameter_count(), channels + 1);
         assert!(

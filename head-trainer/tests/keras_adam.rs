@@ -42,10 +42,7 @@ impl Fixture {
     }
 
     fn initial(&self) -> Linear {
-        Linear {
-            weights_c: self.initial_weights.clone(),
-            bias: 0.0,
-        }
+        Linear::binary(self.initial_weights.clone(), 0.0)
     }
 }
 
@@ -78,7 +75,7 @@ fn losses_and_metrics_are_those_of_keras() {
     let rows = Rows::new(&features, fixture.channels).unwrap();
     let all: Vec<u32> = (0..fixture.labels.len() as u32).collect();
     let (train, validation) = all.split_at(fixture.train_rows as usize);
-    let problem = Problem::new(rows, &fixture.labels, train, validation).unwrap();
+    let problem = Problem::new(rows, &fixture.labels, 2, train, validation).unwrap();
     let config = AdamConfig {
         epochs: fixture.epochs.len() as u32,
         ..AdamConfig::default()
@@ -126,14 +123,14 @@ fn weights_after_every_step_are_those_of_keras() {
     for (batch, keras) in batches.iter().zip(&fixture.steps) {
         optimizer.step(rows, &fixture.labels, batch);
         let head = optimizer.head();
-        for (w, expected) in head.weights_c.iter().zip(&keras.weights) {
+        for (w, expected) in head.weights_oc.iter().zip(&keras.weights) {
             close(f64::from(*w), f64::from(*expected), "weight");
         }
         // The bias is small: compare its distance from zero, of which every step adds 1e-3.
         assert!(
-            (head.bias - keras.bias).abs() < 1e-8,
+            (head.bias_o[0] - keras.bias).abs() < 1e-8,
             "{} {}",
-            head.bias,
+            head.bias_o[0],
             keras.bias
         );
     }

@@ -3,11 +3,14 @@
 
 use head_trainer::head::Linear;
 use head_trainer::matrix::Rows;
+use head_trainer::metrics::sigmoid;
 use head_trainer::protocol::{Batches, Protocol, Tutorial};
-use head_trainer::solver::adam::{AdamConfig, fit_batches};
-use head_trainer::solver::lbfgs::Lbfgs;
+use head_trainer::solver::adam::{AdamConfig, Schedule, fit_batches};
+use head_trainer::solver::lbfgs::{self, Lbfgs};
 use head_trainer::solver::linfa::Linfa;
-use head_trainer::solver::{Fit, FitConfig, MinimumConfig, Problem, SolverConfig, fit};
+use head_trainer::solver::{
+    ClassWeight, Fit, FitConfig, MinimumConfig, Problem, SolverConfig, fit,
+};
 use proptest::prelude::*;
 
 const CHANNELS: usize = 19;
@@ -16,23 +19,39 @@ const CHANNELS: usize = 19;
 struct Clouds {
     features: Vec<f32>,
     labels: Vec<u32>,
+    classes: usize,
     rows: Vec<u32>,
 }
 
 impl Clouds {
     fn new(count: u32, seed: u64) -> Clouds {
+        Clouds::of(2, count, seed)
+    }
+
+    /// Class 1 is two fifths of two classes; of more, class 0 is two shares and the others one.
+    fn of(classes: usize, count: u32, seed: u64) -> Clouds {
         let mut random = Noise(seed);
-        let labels: Vec<u32> = (0..count).map(|i| u32::from(i % 5 < 2)).collect();
+        let label = |i: u32| match classes {
+            2 => u32::from(i % 5 < 2),
+            more => (i % (more as u32 + 1)).saturating_sub(1),
+        };
+        let labels: Vec<u32> = (0..count).map(label).collect();
         let mut features = Vec::new();
         for &label in &labels {
             for c in 0..CHANNELS {
-                let shift = if c % 3 == 0 { 0.3 * label as f32 } else { 0.0 };
+                let shifted = c % 3 == 0 && (classes == 2 || c % classes == label as usize);
+                let shift = match (shifted, classes) {
+                    (false, _) => 0.0,
+                    (true, 2) => 0.3 * label as f32,
+                    (true, _) => 0.6,
+                };
                 features.push((random.next() + shift) * (1 + c % 4) as f32);
             }
         }
         Clouds {
             features,
             labels,
+            classes,
             rows: (0..count).collect(),
         }
     }
@@ -41,13 +60,14 @@ impl Clouds {
     fn problem(&self) -> Problem<'_> {
         let (train, validation) = self.rows.split_at(self.rows.len() * 4 / 5);
         let rows = Rows::new(&self.features, CHANNELS).unwrap();
-        Problem::new(rows, &self.labels, train, validation).unwrap()
+        Problem::new(rows, &self.labels, self.classes, train, validation).unwrap()
     }
 
     fn swapped(&self) -> Clouds {
         Clouds {
             features: self.features.clone(),
             labels: self.labels.iter().map(|y| 1 - y).collect(),
+            classes: 2,
             rows: self.rows.clone(),
         }
     }
@@ -81,10 +101,7 @@ fn adam(seed: u64, protocol: Protocol) -> FitConfig {
         protocol,
         ..AdamConfig::default()
     };
-    FitConfig {
-        solver: SolverConfig::Adam(adam),
-        standardize: false,
-    }
+    FitConfig::new(SolverConfig::Adam(adam))
 }
 
 fn linfa(l2: f64) -> FitConfig {
@@ -105,10 +122,7 @@ fn minimum(
         gradient_tolerance,
         ..MinimumConfig::default()
     };
-    FitConfig {
-        solver: solver(config),
-        standardize: false,
-    }
+    FitConfig::new(solver(config))
 }
 
 fn standardized(config: FitConfig) -> FitConfig {
@@ -138,14 +152,15 @@ fn all_configs() -> Vec<FitConfig> {
 
 #[test]
 fn same_bits_for_any_number_of_threads() {
-    let clouds = Clouds::new(1500, 1);
-    for config in all_configs() {
-        let fits = [1, 2, 5].map(|threads| {
-            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
-            pool.unwrap().install(|| run(&clouds.problem(), &config))
-        });
-        assert_eq!(fits[0], fits[1]);
-        assert_eq!(fits[0], fits[2]);
+    for clouds in [Clouds::new(1500, 1), Clouds::of(4, 1500, 1)] {
+        for config in all_configs() {
+            let fits = [1, 2, 5].map(|threads| {
+                let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
+                pool.unwrap().install(|| run(&clouds.problem(), &config))
+            });
+            assert_eq!(fits[0], fits[1]);
+            assert_eq!(fits[0], fits[2]);
+        }
     }
 }
 
@@ -183,11 +198,150 @@ fn every_solver_learns_and_reports() {
 }
 
 #[test]
+fn every_solver_learns_many_classes() {
+    let clouds = Clouds::of(5, 2000, 2);
+    for config in all_configs() {
+        let fit = run(&clouds.problem(), &config);
+        let last = fit.history.last().unwrap();
+        assert!(
+            last.validation_accuracy.unwrap() > 0.7,
+            "{config:?} {last:?}"
+        );
+        assert_eq!(fit.head.parameter_count(), 5 * (CHANNELS + 1));
+    }
+}
+
+/// Weights of whole numbers are copies of rows.
+#[test]
+fn class_weights_count_rows_several_times() {
+    for classes in [2, 3] {
+        let clouds = Clouds::of(classes, 600, 5);
+        let problem = clouds.problem();
+        let weights: Vec<f64> = (0..classes).map(|k| f64::from(1 + k as u8)).collect();
+        let copied: Vec<u32> = problem
+            .train()
+            .iter()
+            .flat_map(|&row| vec![row; 1 + clouds.labels[row as usize] as usize])
+            .collect();
+        let more = Problem::new(problem.rows(), &clouds.labels, classes, &copied, &[]).unwrap();
+        // The mean is over all rows: twice the rows are half the weight.
+        let share = problem.train().len() as f64 / copied.len() as f64;
+        let mut weighted = lbfgs(0.01);
+        weighted.class_weight = ClassWeight::Given(weights.iter().map(|w| w * share).collect());
+        let (a, b) = (run(&problem, &weighted), run(&more, &lbfgs(0.01)));
+        for (x, y) in a.head.weights_oc.iter().zip(&b.head.weights_oc) {
+            assert!((x - y).abs() < 1e-5, "{x} {y}");
+        }
+        let mut balanced = adam(1, Protocol::Full);
+        balanced.class_weight = ClassWeight::Balanced;
+        assert_ne!(
+            run(&problem, &balanced).head,
+            run(&problem, &adam(1, Protocol::Full)).head
+        );
+    }
+    let mut refused = linfa(0.1);
+    refused.class_weight = ClassWeight::Balanced;
+    let error = fit(&Clouds::new(100, 1).problem(), &refused, &mut |_| {}).unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .contains("solver is linfa, expected adam or lbfgs"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_path_ends_where_each_search_would() {
+    for classes in [2, 3] {
+        let clouds = Clouds::of(classes, 600, 5);
+        let config = MinimumConfig {
+            gradient_tolerance: 1e-9,
+            ..MinimumConfig::default()
+        };
+        let penalties = [10.0, 1.0, 0.1, 1e-3];
+        let path = lbfgs::path(&clouds.problem(), &config, &penalties, &mut |_| {}).unwrap();
+        for (found, l2) in path.iter().zip(penalties) {
+            let alone = run(&clouds.problem(), &lbfgs(l2));
+            let (a, b) = (found.convergence.unwrap(), alone.convergence.unwrap());
+            assert!(
+                a.converged && (a.objective - b.objective).abs() < 1e-12,
+                "{a:?} {b:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn early_stopping_restores_the_best_epoch() {
+    let clouds = Clouds::new(150, 4);
+    let problem = clouds.problem();
+    let config = AdamConfig {
+        epochs: 200,
+        learning_rate: 0.3,
+        patience: Some(3),
+        ..AdamConfig::default()
+    };
+    let fit = run(&problem, &FitConfig::new(SolverConfig::Adam(config)));
+    let best = fit.best_epoch.unwrap();
+    assert_eq!(fit.history.len() as u32, best + 3);
+    assert!(fit.history.len() < 200);
+    let least = |e: &head_trainer::solver::Epoch| e.validation_loss.unwrap();
+    let losses: Vec<f64> = fit.history.iter().map(least).collect();
+    assert!(losses.iter().all(|loss| *loss >= losses[best as usize - 1]));
+    let short = AdamConfig {
+        epochs: best,
+        patience: None,
+        ..config
+    };
+    let short = run(&problem, &FitConfig::new(SolverConfig::Adam(short)));
+    assert_eq!(short.head, fit.head);
+    let none = Problem::new(problem.rows(), &clouds.labels, 2, &clouds.rows, &[]).unwrap();
+    let config = FitConfig::new(SolverConfig::Adam(config));
+    let error = head_trainer::solver::fit(&none, &config, &mut |_| {}).unwrap_err();
+    assert!(error.to_string().contains("early stopping"), "{error}");
+}
+
+#[test]
+fn schedule_dropout_and_penalty_change_a_fit() {
+    let clouds = Clouds::new(500, 4);
+    let plain = AdamConfig {
+        learning_rate: 5e-2,
+        ..AdamConfig::default()
+    };
+    let fit = |config: AdamConfig| {
+        let fit = run(
+            &clouds.problem(),
+            &FitConfig::new(SolverConfig::Adam(config)),
+        );
+        assert!(fit.history[6].validation_accuracy.unwrap() > 0.7);
+        fit.head
+    };
+    let norm = |head: &Linear| head.weights_oc.iter().map(|w| w * w).sum::<f32>();
+    let heads = [
+        plain,
+        AdamConfig {
+            schedule: Schedule::Cosine,
+            ..plain
+        },
+        AdamConfig {
+            dropout: 0.3,
+            ..plain
+        },
+        AdamConfig { l2: 0.1, ..plain },
+    ]
+    .map(fit);
+    for (i, head) in heads.iter().enumerate() {
+        assert!(heads[..i].iter().all(|other| other != head));
+    }
+    assert!(norm(&heads[3]) < norm(&heads[0]));
+}
+
+#[test]
 fn validation_may_be_empty() {
     let clouds = Clouds::new(100, 2);
     let problem = clouds.problem();
     let rows = problem.rows();
-    let problem = Problem::new(rows, &clouds.labels, &clouds.rows, &[]).unwrap();
+    let problem = Problem::new(rows, &clouds.labels, 2, &clouds.rows, &[]).unwrap();
     for config in all_configs() {
         let fit = run(&problem, &config);
         assert_eq!(fit.history[0].validation_loss, None);
@@ -209,13 +363,15 @@ fn lbfgs_and_linfa_reach_the_stated_minimum() {
         let mut bias_gradient = 0.0;
         for &row in problem.train() {
             let x = problem.rows().row(row);
-            let residual = f64::from(fit.head.probability(x)) - f64::from(problem.label(row));
+            let mut logit = [0.0];
+            fit.head.logits_of(x, &mut logit);
+            let residual = f64::from(sigmoid(logit[0])) - f64::from(problem.label(row));
             bias_gradient += residual / count;
             for (g, x) in gradient.iter_mut().zip(x) {
                 *g += residual * f64::from(*x) / count;
             }
         }
-        for (g, w) in gradient.iter().zip(&fit.head.weights_c) {
+        for (g, w) in gradient.iter().zip(&fit.head.weights_oc) {
             assert!((g + l2 * f64::from(*w)).abs() < 1e-6, "{g} {w}");
         }
         assert!(bias_gradient.abs() < 1e-6);
@@ -233,10 +389,7 @@ fn without_enough_iterations_a_solver_says_so() {
         SolverConfig::Lbfgs(Lbfgs(two)),
         SolverConfig::Linfa(Linfa(two)),
     ] {
-        let config = FitConfig {
-            solver,
-            standardize: false,
-        };
+        let config = FitConfig::new(solver);
         let fit = run(&clouds.problem(), &config);
         assert!(!fit.convergence.unwrap().converged);
     }
@@ -248,33 +401,30 @@ fn without_enough_iterations_a_solver_says_so() {
 fn separable_classes_without_a_penalty() {
     let features = [-1.0, -2.0, 1.0, 3.0];
     let rows = Rows::new(&features, 1).unwrap();
-    let problem = Problem::new(rows, &[0, 0, 1, 1], &[0, 1, 2, 3], &[]).unwrap();
+    let problem = Problem::new(rows, &[0, 0, 1, 1], 2, &[0, 1, 2, 3], &[]).unwrap();
     let fit = run(&problem, &lbfgs(0.0));
     assert!(fit.convergence.unwrap().converged, "{fit:?}");
-    assert!(fit.head.weights_c[0] > 1.0 && fit.head.weights_c[0].is_finite());
+    assert!(fit.head.weights_oc[0] > 1.0 && fit.head.weights_oc[0].is_finite());
     assert_eq!(fit.history[0].train_accuracy, 1.0);
 }
 
 #[test]
 fn a_rate_too_large_is_an_error_not_a_head() {
     let clouds = Clouds::new(200, 3);
-    let config = FitConfig {
-        solver: SolverConfig::Adam(AdamConfig {
-            learning_rate: 1e38,
-            ..AdamConfig::default()
-        }),
-        standardize: false,
-    };
+    let config = FitConfig::new(SolverConfig::Adam(AdamConfig {
+        learning_rate: 1e38,
+        ..AdamConfig::default()
+    }));
     let error = fit(&clouds.problem(), &config, &mut |_| {}).unwrap_err();
     assert!(error.to_string().contains("overflowed at step"), "{error}");
 }
 
 /// Whatever solver, whatever majority: the probability is that of class 1.
 fn assert_mirrored(a: &Fit, b: &Fit, tolerance: f32) {
-    for (x, y) in a.head.weights_c.iter().zip(&b.head.weights_c) {
+    for (x, y) in a.head.weights_oc.iter().zip(&b.head.weights_oc) {
         assert!((x + y).abs() <= tolerance, "{x} {y}");
     }
-    assert!((a.head.bias + b.head.bias).abs() <= tolerance);
+    assert!((a.head.bias_o[0] + b.head.bias_o[0]).abs() <= tolerance);
     let (a, b) = (a.history.last().unwrap(), b.history.last().unwrap());
     assert!((a.train_loss - b.train_loss).abs() <= f64::from(tolerance));
 }
@@ -303,10 +453,18 @@ proptest! {
 
     /// Both ways to the minimum end at the same objective, whatever the penalty.
     #[test]
-    fn lbfgs_agrees_with_linfa(seed in any::<u64>(), count in 60_u32..400, exponent in -4..2) {
-        let clouds = Clouds::new(count, seed);
+    fn lbfgs_agrees_with_linfa(
+        seed in any::<u64>(),
+        count in 60_u32..400,
+        exponent in -4..2,
+        classes in 2_usize..5,
+        standardize: bool,
+    ) {
+        let clouds = Clouds::of(classes, count, seed);
         let l2 = 10_f64.powi(exponent);
-        let (ours, theirs) = (run(&clouds.problem(), &lbfgs(l2)), run(&clouds.problem(), &linfa(l2)));
+        let [ours, theirs] = [lbfgs(l2), linfa(l2)].map(|config| {
+            run(&clouds.problem(), &FitConfig { standardize, ..config })
+        });
         let (a, b) = (ours.convergence.unwrap(), theirs.convergence.unwrap());
         prop_assert!(a.converged, "{a:?}");
         prop_assert!(a.objective <= b.objective * (1.0 + 1e-9), "{a:?} {b:?}");
@@ -333,7 +491,7 @@ proptest! {
             let mut batches = Batches::new(problem.train(), 16, Protocol::Full, seed);
             fit_batches(&problem, &config, initial, &mut batches, &mut |_| {}).unwrap()
         };
-        let initial = config.initial(CHANNELS);
+        let initial = config.initial(1, CHANNELS);
         let a = start(&clouds, initial.clone());
         let b = start(&clouds.swapped(), initial.mirrored());
         assert_mirrored(&a, &b, 1e-5);
@@ -348,7 +506,7 @@ proptest! {
         let folded = run(&clouds.problem(), &standardized(lbfgs(0.0)));
         let (a, b) = (raw.convergence.unwrap(), folded.convergence.unwrap());
         prop_assert!((a.objective - b.objective).abs() < 1e-6, "{a:?} {b:?}");
-        for (x, y) in raw.head.weights_c.iter().zip(&folded.head.weights_c) {
+        for (x, y) in raw.head.weights_oc.iter().zip(&folded.head.weights_oc) {
             prop_assert!((x - y).abs() < 1e-2 * x.abs().max(1.0), "{x} {y}");
         }
     }

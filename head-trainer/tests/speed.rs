@@ -38,9 +38,9 @@ fn time(count: usize, channels: usize, validation: usize, config: &FitConfig) {
     let all: Vec<u32> = (0..labels.len() as u32).collect();
     let (train, validation) = all.split_at(count);
     let rows = Rows::new(&features, channels).unwrap();
-    let problem = Problem::new(rows, &labels, train, validation).unwrap();
+    let problem = Problem::new(rows, &labels, 2, train, validation).unwrap();
     let pool = rayon::ThreadPoolBuilder::new()
-        .num_threads(1)
+        .num_threads(2)
         .build()
         .unwrap();
     for _ in 0..3 {
@@ -65,10 +65,7 @@ fn adam_at_full_size() {
             protocol,
             ..AdamConfig::default()
         });
-        let config = FitConfig {
-            solver,
-            standardize: false,
-        };
+        let config = FitConfig::new(solver);
         time(18_610, 2048, 2326, &config);
     }
 }
@@ -83,10 +80,7 @@ fn lbfgs_at_full_size() {
                 gradient_tolerance,
                 ..MinimumConfig::default()
             }));
-            let config = FitConfig {
-                solver,
-                standardize: false,
-            };
+            let config = FitConfig::new(solver);
             time(18_610, 2048, 2326, &config);
         }
     }
@@ -98,8 +92,8 @@ fn linfa_at_full_size() {
     for (count, channels) in [(1920, 1280), (1920, 2048), (18_610, 2048)] {
         for standardize in [false, true] {
             let config = FitConfig {
-                solver: SolverConfig::Linfa(Linfa::default()),
                 standardize,
+                ..FitConfig::new(SolverConfig::Linfa(Linfa::default()))
             };
             time(count, channels, count / 8, &config);
         }

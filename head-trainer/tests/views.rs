@@ -9,7 +9,6 @@ use std::path::Path;
 use common::{MadeUp, SHAPE, record, train};
 use extractor::store::{Dtype, IDENTITY, Rejected, rejected};
 use head_trainer::dataset::{Dataset, SplitSource, WantedViews};
-use head_trainer::matrix::Rows;
 use head_trainer::metrics::evaluate;
 use head_trainer::split::Side;
 use predicates::prelude::*;
@@ -61,7 +60,7 @@ fn all_views_of_an_image_are_on_its_side() {
     copy.path = b"Cat/copy.jpg".to_vec();
     made_up.entries.push(copy);
     let dataset = load(data.path(), &made_up, "all");
-    let rows = Rows::new(&dataset.pooled_nc, dataset.channels).unwrap();
+    let rows = dataset.pooled.rows();
     let entry = |image: usize| {
         let id = dataset.ids[image];
         made_up.entries.iter().position(|e| e.id == id).unwrap()
@@ -143,7 +142,7 @@ fn the_views_in_the_store_are_used_and_recorded() {
     let (record, folder) = record(data.path(), &[]);
     let head = head_trainer::run::head(&folder).unwrap();
     let dataset = load(data.path(), &made_up, "identity");
-    let rows = Rows::new(&dataset.pooled_nc, dataset.channels).unwrap();
+    let rows = dataset.pooled.rows();
     assert_eq!(rows.count(), 100);
     for (side, name) in Side::ALL.iter().zip(["train", "validation", "test"]) {
         let rows_of = dataset.rows_on(*side);

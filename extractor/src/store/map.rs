@@ -13,11 +13,16 @@ use arrow::buffer::Buffer;
 ///
 /// # Safety contract with the world
 /// The file must not be truncated or changed as long as the buffer lives: its bytes would change
-/// under a shared reference, and reading beyond a new end raises SIGBUS. Published shards are
-/// immutable by the store's contract (they are renamed into place whole and never opened for
-/// writing again; removing one is safe, the map keeps it alive). Whoever overwrites a published
-/// shard in place breaks this contract.
-pub(super) fn map(file: &File) -> io::Result<Buffer> {
+/// under a shared reference, and reading beyond a new end raises SIGBUS. So map nothing but what
+/// is never changed once it has its name: published shards, which are so by the store's contract,
+/// and the trainer's files of pooled features, by theirs (they are renamed into place whole and
+/// never opened for writing again; removing one is safe, the map keeps it alive), or a file of
+/// this process's own that has no name. Whoever overwrites a published file in place breaks this
+/// contract.
+///
+/// # Errors
+/// When the operating system cannot map it.
+pub fn map(file: &File) -> io::Result<Buffer> {
     // SAFETY: the map is read-only and private to this process's readers; that nobody changes the
     // file is the contract stated above.
     let map = unsafe { memmap2::MmapOptions::new().map(file)? };

@@ -39,7 +39,7 @@ pub mod gc;
 pub mod inspect;
 pub mod key;
 mod layout;
-mod map;
+pub mod map;
 mod provenance;
 pub mod rejected;
 mod rows;
@@ -81,6 +81,23 @@ pub struct RowRef {
     shard: u32,
     batch: u32,
     row: u32,
+}
+
+impl RowRef {
+    /// Number of the shard among [`Store::shards`].
+    pub fn shard(&self) -> usize {
+        self.shard as usize
+    }
+
+    /// Number of the record batch in the shard.
+    pub fn batch(&self) -> usize {
+        self.batch as usize
+    }
+
+    /// Number of the row in the record batch.
+    pub fn row(&self) -> usize {
+        self.row as usize
+    }
 }
 
 /// A store opened for reading: all shards mapped, all ids known.

@@ -225,24 +225,60 @@ impl Shard {
     /// # Errors
     /// When a record batch is not what was written.
     pub fn verify(&self) -> Result<(), StoreError> {
-        for (i, (batch, expected)) in self.batches.iter().zip(&self.checksums).enumerate() {
-            let features = match &batch.values {
-                Values::F32(values) => values.inner(),
-                Values::F16(values) => values.inner(),
-            };
-            let views = (0..batch.rows()).map(|row| batch.view(row));
-            let found = checksum(&batch.ids, views, features);
-            if found.as_bytes() != expected {
-                return Err(StoreError::Shard {
-                    path: self.path.clone(),
-                    reason: format!(
-                        "record batch {i} is damaged (checksum {found}, not {})",
-                        String::from_utf8_lossy(expected)
-                    ),
-                });
-            }
+        (0..self.batches()).try_for_each(|batch| self.verify_batch(batch, |_| Ok(())))
+    }
+
+    /// Reads every byte of a record batch and compares its checksum. `on_row` gets the map of each
+    /// row, in order, while it is in the processor's cache, so that whoever needs it reads the
+    /// disk once. What was made of the maps counts only when this succeeds.
+    ///
+    /// # Errors
+    /// When the batch is not what was written, or the error of `on_row`.
+    pub fn verify_batch<E: From<StoreError>>(
+        &self,
+        batch: usize,
+        mut on_row: impl FnMut(Features<'_>) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let Batch { ids, values, .. } = &self.batches[batch];
+        let (bytes, value_bytes) = match values {
+            Values::F32(values) => (values.inner(), 4),
+            Values::F16(values) => (values.inner(), 2),
+        };
+        let mut hasher = Xxh3Default::new();
+        hash_rows(&mut hasher, ids, self.views(batch));
+        for (row, map) in bytes.chunks(self.shape.len() * value_bytes).enumerate() {
+            hasher.update(map);
+            on_row(self.features(batch, row))?;
+        }
+        let (found, expected) = (hex(&hasher), &self.checksums[batch]);
+        if found.as_bytes() != expected {
+            return Err(E::from(StoreError::Shard {
+                path: self.path.clone(),
+                reason: format!(
+                    "record batch {batch} is damaged (checksum {found}, not {})",
+                    String::from_utf8_lossy(expected)
+                ),
+            }));
         }
         Ok(())
+    }
+
+    fn views(&self, batch: usize) -> impl Iterator<Item = &str> {
+        (0..self.rows_in(batch)).map(move |row| self.view(batch, row))
+    }
+
+    /// What is in the shard, without reading its features: the XXH3-128 (seed 0) of its key as
+    /// JSON, then, for every record batch, of its ids, its views (each followed by a zero byte)
+    /// and its checksum as recorded, 16 digits. As long as this is the same, every row is where
+    /// it was, and what was made of the features when their checksums were right is right still.
+    pub fn fingerprint(&self) -> u128 {
+        let mut hasher = Xxh3Default::new();
+        hasher.update(self.key.to_json().as_bytes());
+        for (number, batch) in self.batches.iter().enumerate() {
+            hash_rows(&mut hasher, &batch.ids, self.views(number));
+            hasher.update(&self.checksums[number]);
+        }
+        hasher.digest128()
     }
 }
 
@@ -253,11 +289,19 @@ pub(super) fn checksum<'a>(
     features: &[u8],
 ) -> String {
     let mut hasher = Xxh3Default::new();
+    hash_rows(&mut hasher, ids, views);
+    hasher.update(features);
+    hex(&hasher)
+}
+
+fn hash_rows<'a>(hasher: &mut Xxh3Default, ids: &[u8], views: impl Iterator<Item = &'a str>) {
     hasher.update(ids);
     for view in views {
         hasher.update(view.as_bytes());
         hasher.update(&[0]);
     }
-    hasher.update(features);
+}
+
+fn hex(hasher: &Xxh3Default) -> String {
     format!("{:016x}", hasher.digest())
 }

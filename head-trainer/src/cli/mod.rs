@@ -1,5 +1,9 @@
 //! The command line of `head-trainer`: flags as typed, then one call into the library a verb.
 
+mod data;
+mod runs;
+mod sweep;
+mod table;
 mod train;
 
 use std::process::ExitCode;
@@ -21,6 +25,10 @@ struct Cli {
 enum Verb {
     /// Train a head on cached features.
     Train(Box<train::Args>),
+    /// Train many heads on folds of the training side and compare them.
+    Sweep(Box<sweep::Args>),
+    /// Look at the runs that were recorded.
+    Runs(runs::Args),
 }
 
 /// Parses the command line, runs the verb and maps the result to an exit code.
@@ -29,5 +37,7 @@ pub fn main() -> ExitCode {
     output.init_logging();
     common::exit(match verb {
         Verb::Train(args) => args.run(&output),
+        Verb::Sweep(args) => args.run(&output),
+        Verb::Runs(args) => args.run(&output),
     })
 }

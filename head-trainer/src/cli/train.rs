@@ -1,32 +1,31 @@
 //! `head-trainer train`.
 
+mod repeat;
 mod text;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use anyhow::Context;
-use extractor::backbone::described_preset;
-use extractor::cli::common::{Outcome, OutputArgs, default_index_path, set_threads};
-use extractor::digest::Digest;
+use extractor::cli::common::{Outcome, OutputArgs};
 use extractor::files::escape_path;
-use extractor::preprocess::Preset;
-use extractor::store::Dtype;
 use extractor::view::View;
 use serde_json::json;
 
-use crate::dataset::{Dataset, SplitSource, StoreFilter, WantedViews, find_store};
+use self::repeat::Repeat;
+use super::data::{DataArgs, load};
+use crate::dataset::{Dataset, find_store};
+use crate::decide::Choices;
 use crate::head::Head;
-use crate::matrix::Rows;
-use crate::metrics::evaluate;
+use crate::metrics::threshold::Criterion;
+use crate::metrics::{Logits, Metrics};
 use crate::protocol::{Protocol, Tutorial};
 use crate::run::{Counts, Draft, FinalMetrics, Places, RunKey, RunRecord};
-use crate::solver::adam::AdamConfig;
+use crate::solver::adam::{AdamConfig, Schedule};
 use crate::solver::lbfgs::Lbfgs;
 use crate::solver::linfa::Linfa;
-use crate::solver::{self, Fit, FitConfig, MinimumConfig, Problem, SolverConfig};
-use crate::split::{Fractions, Side, SplitMode};
+use crate::solver::{self, ClassWeight, Fit, FitConfig, MinimumConfig, Problem, SolverConfig};
+use crate::split::Side;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum SolverName {
@@ -50,51 +49,17 @@ enum ProtocolName {
 /// Flags of `head-trainer train`, as typed.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The data set the features were computed from (folder, manifest or archive); its index is
-    /// looked up by it.
-    #[arg(value_name = "DATA", required_unless_present = "index")]
-    dir: Option<PathBuf>,
-    /// The index [default: the one that `extractor features DIR` writes].
-    #[arg(long, value_name = "FILE")]
-    index: Option<PathBuf>,
-    /// A feature store, or a folder of them [default: DATA_DIR/features].
-    #[arg(long, value_name = "DIR")]
-    store: Option<PathBuf>,
-    /// Take the store of this backbone (an ONNX file).
-    #[arg(long, value_name = "FILE")]
-    backbone: Option<PathBuf>,
-    /// Take the store with this preprocessing.
-    #[arg(long, value_enum)]
-    preset: Option<Preset>,
-    /// Take the store of this element type.
-    #[arg(long, value_enum)]
-    dtype: Option<Dtype>,
+    #[command(flatten)]
+    data: DataArgs,
     /// Folder that the run's folder goes to [default: DATA_DIR/runs].
     #[arg(long, value_name = "DIR")]
     runs: Option<PathBuf>,
+    /// Train as this run was trained, to the same bits: its folder, its name, or the beginning of
+    /// its name or digest. Fails if index, split or store have changed, or the head comes out
+    /// otherwise. With --index, --split or --store: where they lie now.
+    #[arg(long, value_name = "RUN", conflicts_with_all = repeat::TAKEN)]
+    repeat: Option<PathBuf>,
 
-    /// A split of your own: CSV with the columns id,split or path,split or class,file,split.
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["split_mode", "split_seed", "split_fractions", "resplit"])]
-    split: Option<PathBuf>,
-    /// rank: exact shares of each class; threshold: an image keeps its side as the set grows
-    /// [default: rank, or what the index's split file says].
-    #[arg(long, value_name = "MODE")]
-    split_mode: Option<SplitMode>,
-    /// Seed of the split [default: 0, or what the index's split file says].
-    #[arg(long, value_name = "N")]
-    split_seed: Option<u64>,
-    /// Shares of training, validation and test [default: 80/10/10, or what the file says].
-    #[arg(long, value_name = "A/B/C")]
-    split_fractions: Option<Fractions>,
-    /// Make the index's split anew.
-    #[arg(long)]
-    resplit: bool,
-
-    /// Views of the training images to train on: all (that every one has in the store), or a list
-    /// such as identity,hflip,crop:4. Validation and test see identity alone. adam: one of them,
-    /// drawn anew, each time an image comes by; linfa: each is a training row.
-    #[arg(long, value_name = "LIST", default_value = "all")]
-    views: WantedViews,
     /// Solver.
     #[arg(long, value_enum, default_value = "adam")]
     solver: SolverName,
@@ -104,6 +69,10 @@ pub struct Args {
     /// Standardise the features (folded back into the head's weights).
     #[arg(long)]
     standardize: bool,
+    /// What each class's losses count in training: none, balanced (n / (K n of the class)) or a
+    /// number for each class, such as 1,2.5.
+    #[arg(long, value_name = "W", default_value = "none")]
+    class_weight: ClassWeight,
     /// adam: what an epoch is.
     #[arg(long, value_enum, default_value = "full")]
     protocol: ProtocolName,
@@ -116,13 +85,23 @@ pub struct Args {
     /// adam: step size [default: 0.001].
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
     learning_rate: Option<f64>,
+    /// adam: how the step size changes: constant, cosine or exponential:RATE (the factor at the
+    /// end) [default: constant].
+    #[arg(long, value_name = "S")]
+    schedule: Option<Schedule>,
+    /// adam: share of the channels left out of each training row [default: 0].
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    dropout: Option<f64>,
+    /// adam: stop after N epochs without a lower validation loss and take the best epoch's weights.
+    #[arg(long, value_name = "N")]
+    patience: Option<u32>,
     /// adam, tutorial protocol: steps an epoch [default: 363].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(..=1_000_000))]
     steps_per_epoch: Option<u32>,
     /// adam, tutorial protocol: images in the shuffle buffer [default: 1000].
     #[arg(long, value_name = "N")]
     shuffle_buffer: Option<u32>,
-    /// lbfgs, linfa: weight of the penalty l2/2 |w|^2 on the mean loss [default: 0.1].
+    /// Weight of the penalty l2/2 |w|^2 on the mean loss [default: 0 for adam, 0.1 for the others].
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
     l2: Option<f64>,
     /// lbfgs, linfa: iterations at most [default: 1000].
@@ -131,92 +110,75 @@ pub struct Args {
     /// lbfgs, linfa: gradient norm to stop at [default: 0.0001].
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
     gradient_tolerance: Option<f64>,
-    /// Threads [default: as many as the machine gives this process]; changes no result.
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
-    threads: Option<u16>,
+    /// Fit a temperature on the validation side, so that probabilities are what they say.
+    #[arg(long)]
+    temperature: bool,
+    /// Two classes: choose the probability above which an image is of the second class on the
+    /// validation side, by youden, f1, accuracy or cost:FP:FN (costs of a false positive and a
+    /// false negative) [default: 0.5].
+    #[arg(long, value_name = "CRITERION")]
+    threshold: Option<Criterion>,
 }
 
 impl Args {
     /// Runs the verb.
     pub fn run(self, output: &OutputArgs) -> anyhow::Result<Outcome> {
         let started = Instant::now();
-        let config = self.config()?;
-        set_threads(self.threads)?;
-        let index_path = match (&self.index, &self.dir) {
-            (Some(path), _) => path.clone(),
-            (None, Some(dir)) => default_index_path(&output.data_dir, dir)?,
-            (None, None) => unreachable!("clap requires one of them"),
+        let runs = self.runs.clone();
+        let runs = runs.unwrap_or_else(|| output.data_dir.join("runs"));
+        let repeat = self.repeat.as_deref();
+        let repeat = repeat.map(|run| Repeat::read(&runs, run)).transpose()?;
+        let config = match &repeat {
+            Some(repeat) => repeat.config(),
+            None => self.config()?,
         };
-        anyhow::ensure!(
-            index_path.exists(),
-            "there is no index {} (hint: run make features on this data set first)",
-            escape_path(&index_path)
-        );
-        let store_root = self
-            .store
-            .clone()
-            .unwrap_or_else(|| output.data_dir.join("features"));
-        let store_path = find_store(&store_root, &self.filter()?)?;
-        let draft = Draft::new(
-            &self
-                .runs
-                .clone()
-                .unwrap_or_else(|| output.data_dir.join("runs")),
-        )?;
+        self.data.set_threads()?;
+        let (index_path, store_path, split, views) = match &repeat {
+            Some(repeat) => {
+                let named = self.data.named_index(output)?;
+                let index = named.unwrap_or_else(|| repeat.index());
+                let (store, split) = (self.data.store.as_deref(), self.data.split.as_deref());
+                let (store, split) = repeat.inputs(&index, store, split)?;
+                (index, store, split, repeat.views()?)
+            }
+            None => {
+                let index = self.data.index(output)?;
+                let store = find_store(&self.data.store_root(output), &self.data.filter()?)?;
+                let split = self.data.split_source(&index);
+                (index, store, split, self.data.views.clone())
+            }
+        };
+        let draft = Draft::new(&runs)?;
 
-        let split = self.split_source(&index_path);
-        let dataset = Dataset::load(&store_path, &index_path, &split, &self.views)?;
-        if let Some(warning) = dataset.store.mixture() {
-            tracing::warn!("{warning}");
-        }
+        let dataset = load(&store_path, &index_path, &split, &views, output)?;
         let load_secs = started.elapsed().as_secs_f64();
-        let rows = Rows::new(&dataset.pooled_nc, dataset.channels)?;
-        let [train, validation, test] = Side::ALL.map(|side| dataset.rows_on(side));
-        let problem = Problem::new(rows, &dataset.labels_n, dataset.train_rows(), &validation)?
-            .with_views(dataset.train_starts())?;
-        let fit_started = Instant::now();
-        let fit = solver::fit(&problem, &config, &mut |epoch| {
-            tracing::debug!(
-                "epoch {}: validation {:?}",
-                epoch.epoch,
-                epoch.validation_accuracy
-            );
-        })?;
-        let fit_secs = fit_started.elapsed().as_secs_f64();
-        let evaluate = |rows_of: &[u32]| evaluate(&fit.head, rows, &dataset.labels_n, rows_of);
-        let metrics = FinalMetrics {
-            train: evaluate(&train),
-            validation: evaluate(&validation),
-            test: evaluate(&test),
-        };
-        let record = record(
-            &dataset,
-            &config,
-            &fit,
-            metrics,
-            &index_path,
+        let choices = repeat
+            .as_ref()
+            .map_or_else(|| self.choices(), Repeat::choices);
+        let inputs = Inputs {
+            dataset: &dataset,
+            index_path: &index_path,
             load_secs,
-            fit_secs,
-        );
-        let head = Head {
-            linear: fit.head.clone(),
-            classes: dataset.classes.clone(),
-            metadata: BTreeMap::from([
-                ("store_key".to_owned(), record.key.store_key.to_string()),
-                (
-                    "backbone".to_owned(),
-                    dataset.store.key().backbone.to_string(),
-                ),
-                ("preset".to_owned(), dataset.store.key().preset.to_string()),
-                ("run".to_owned(), record.digest.to_string()),
-            ]),
         };
-        let folder = draft.publish(&record, &head, &fit.steps)?;
-        output.print(
-            &json!({ "run": escape_path(&folder), "record": record }),
-            &text::text(&dataset, &record, &folder.display().to_string()),
-        )?;
+        let (record, folder) = inputs.train(&config, choices, draft)?;
+        let mut value = json!({ "run": escape_path(&folder), "record": record });
+        let mut text = text::text(&dataset, &record, &folder.display().to_string());
+        let repeated = match &repeat {
+            Some(repeat) => Some((repeat, repeat.compare(&folder, &mut value, &mut text)?)),
+            None => None,
+        };
+        output.print(&value, &text)?;
+        if let Some((repeat, same)) = repeated {
+            repeat.check(&folder, same)?;
+        }
         Ok(Outcome::Done)
+    }
+
+    fn choices(&self) -> Choices {
+        Choices {
+            temperature: self.temperature,
+            threshold: self.threshold,
+        }
     }
 
     /// The validated configuration.
@@ -225,6 +187,9 @@ impl Args {
             ("--epochs", self.epochs.is_some()),
             ("--batch-size", self.batch_size.is_some()),
             ("--learning-rate", self.learning_rate.is_some()),
+            ("--schedule", self.schedule.is_some()),
+            ("--dropout", self.dropout.is_some()),
+            ("--patience", self.patience.is_some()),
             (
                 "--protocol tutorial",
                 self.protocol == ProtocolName::Tutorial,
@@ -235,7 +200,6 @@ impl Args {
             ("--shuffle-buffer", self.shuffle_buffer.is_some()),
         ];
         let minimum_only = [
-            ("--l2", self.l2.is_some()),
             ("--max-iterations", self.max_iterations.is_some()),
             ("--gradient-tolerance", self.gradient_tolerance.is_some()),
         ];
@@ -265,6 +229,10 @@ impl Args {
                     epochs: self.epochs.unwrap_or(default.epochs),
                     batch_size: self.batch_size.unwrap_or(default.batch_size),
                     learning_rate: self.learning_rate.unwrap_or(default.learning_rate),
+                    schedule: self.schedule.unwrap_or_default(),
+                    l2: self.l2.unwrap_or(default.l2),
+                    dropout: self.dropout.unwrap_or(default.dropout),
+                    patience: self.patience,
                     protocol,
                     seed: self.seed,
                     ..default
@@ -290,92 +258,137 @@ impl Args {
         let config = FitConfig {
             solver,
             standardize: self.standardize,
+            class_weight: self.class_weight.clone(),
         };
         config.check()?;
         Ok(config)
     }
-
-    fn filter(&self) -> anyhow::Result<StoreFilter> {
-        let (mut backbone, mut usual_preset) = (None, None);
-        if let Some(path) = &self.backbone {
-            let digest = Digest::of_file(path)
-                .with_context(|| format!("cannot read the backbone {}", escape_path(path)))?;
-            usual_preset = described_preset(path, &digest)?;
-            backbone = Some(digest);
-        }
-        Ok(StoreFilter {
-            backbone,
-            usual_preset,
-            preset: self.preset,
-            dtype: self.dtype,
-        })
-    }
-
-    fn split_source(&self, index_path: &std::path::Path) -> SplitSource {
-        match &self.split {
-            Some(path) => SplitSource::Given(path.clone()),
-            None => SplitSource::Own {
-                path: index_path.with_extension("split.csv"),
-                mode: self.split_mode,
-                seed: self.split_seed,
-                fractions: self.split_fractions,
-                resplit: self.resplit,
-            },
-        }
-    }
 }
 
-fn record(
-    dataset: &Dataset,
-    config: &FitConfig,
-    fit: &Fit,
-    metrics: FinalMetrics,
-    index_path: &std::path::Path,
-    load_secs: f64,
-    fit_secs: f64,
-) -> RunRecord {
-    let store = &dataset.store;
-    let key = RunKey {
-        store_key: store.key().digest(),
-        index: dataset.index_digest,
-        split: dataset.split.digest,
-        config: config.clone(),
-        views: dataset.views.iter().map(View::to_string).collect(),
-    };
-    let mut record = RunRecord::new(key, dataset.classes.clone(), fit);
-    record.places = Places {
-        store: escape_path(store.folder()),
-        index: escape_path(index_path),
-        split: escape_path(&dataset.split.path),
-    };
-    record.split_plan = dataset.split.header.map(|h| h.plan);
-    record.counts = Counts {
-        train: dataset.counts_on(Side::Train),
-        validation: dataset.counts_on(Side::Validation),
-        test: dataset.counts_on(Side::Test),
-    };
-    record.metrics = metrics;
-    let key = store.key();
-    let shape = store.map_shape().map(|s| s.to_string()).unwrap_or_default();
-    record.provenance = [
-        ("backbone_name", store.backbone_name().to_owned()),
-        ("backbone_digest", key.backbone.to_string()),
-        ("preset", key.preset.to_string()),
-        (
-            "input_size",
-            format!("{}x{}", key.input_size[0], key.input_size[1]),
-        ),
-        ("dtype", key.dtype.to_string()),
-        ("decoder", key.decoder.clone()),
-        ("map_shape", shape),
-    ]
-    .map(|(k, v)| (k.to_owned(), v))
-    .into();
-    let engines = store.provenances();
-    let engines = engines.iter().map(|p| p.to_string()).collect::<Vec<_>>();
-    record
-        .provenance
-        .insert("features_computed_by".to_owned(), engines.join("; "));
-    record.secs = BTreeMap::from([("load".to_owned(), load_secs), ("fit".to_owned(), fit_secs)]);
-    record
+/// What a head is trained on, and where it lay.
+pub(super) struct Inputs<'a> {
+    /// Features, labels, sides.
+    pub dataset: &'a Dataset,
+    /// The index file.
+    pub index_path: &'a Path,
+    /// How long they took to read.
+    pub load_secs: f64,
+}
+
+impl Inputs<'_> {
+    /// Trains a head, judges it on every side and publishes the run: its record and its folder.
+    pub(super) fn train(
+        &self,
+        config: &FitConfig,
+        choices: Choices,
+        draft: Draft,
+    ) -> anyhow::Result<(RunRecord, PathBuf)> {
+        let dataset = self.dataset;
+        let rows = dataset.pooled.rows();
+        let [train, validation, test] = Side::ALL.map(|side| dataset.rows_on(side));
+        let problem = Problem::new(
+            rows,
+            &dataset.labels_n,
+            dataset.classes.len(),
+            dataset.train_rows(),
+            &validation,
+        )?
+        .with_views(dataset.train_starts())?;
+        let fit_started = Instant::now();
+        let fit = solver::fit(&problem, config, &mut |epoch| {
+            tracing::debug!(
+                "epoch {}: validation {:?}",
+                epoch.epoch,
+                epoch.validation_accuracy
+            );
+        })?;
+        let fit_secs = fit_started.elapsed().as_secs_f64();
+        let logits = |rows_of: &[u32]| {
+            let labels: Vec<u32> = rows_of
+                .iter()
+                .map(|&i| dataset.labels_n[i as usize])
+                .collect();
+            (Logits::of(&fit.head, rows, rows_of), labels)
+        };
+        let (validation_logits, validation_labels) = logits(&validation);
+        let decision = choices.decide(&validation_logits, &validation_labels)?;
+        let judge = |rows_of: &[u32]| {
+            let (logits, labels) = logits(rows_of);
+            Metrics::of(&logits, &labels, &decision)
+        };
+        let metrics = FinalMetrics {
+            train: judge(&train),
+            validation: judge(&validation),
+            test: judge(&test),
+        };
+        let mut record = self.record(config, choices, &fit);
+        record.decision = decision;
+        record.metrics = metrics;
+        record.secs.insert("fit".to_owned(), fit_secs);
+        let head = Head {
+            linear: fit.head.clone(),
+            classes: dataset.classes.clone(),
+            decision,
+            metadata: BTreeMap::from([
+                ("store_key".to_owned(), record.key.store_key.to_string()),
+                (
+                    "backbone".to_owned(),
+                    dataset.store.key().backbone.to_string(),
+                ),
+                ("preset".to_owned(), dataset.store.key().preset.to_string()),
+                ("run".to_owned(), record.digest.to_string()),
+            ]),
+        };
+        let folder = draft.publish(&record, &head, &fit.steps)?;
+        Ok((record, folder))
+    }
+
+    /// The record, but for what is judged after training.
+    fn record(&self, config: &FitConfig, choices: Choices, fit: &Fit) -> RunRecord {
+        let dataset = self.dataset;
+        let store = &dataset.store;
+        let key = RunKey {
+            store_key: store.key().digest(),
+            index: dataset.index_digest,
+            split: dataset.split.digest,
+            config: config.clone(),
+            choices,
+            views: dataset.views.iter().map(View::to_string).collect(),
+        };
+        let mut record = RunRecord::new(key, dataset.classes.clone(), fit);
+        record.places = Places {
+            store: escape_path(store.folder()),
+            index: escape_path(self.index_path),
+            split: escape_path(&dataset.split.path),
+        };
+        record.split_plan = dataset.split.header.map(|h| h.plan);
+        record.counts = Counts {
+            train: dataset.counts_on(Side::Train),
+            validation: dataset.counts_on(Side::Validation),
+            test: dataset.counts_on(Side::Test),
+        };
+        let key = store.key();
+        let shape = store.map_shape().map(|s| s.to_string()).unwrap_or_default();
+        record.provenance = [
+            ("backbone_name", store.backbone_name().to_owned()),
+            ("backbone_digest", key.backbone.to_string()),
+            ("preset", key.preset.to_string()),
+            (
+                "input_size",
+                format!("{}x{}", key.input_size[0], key.input_size[1]),
+            ),
+            ("dtype", key.dtype.to_string()),
+            ("decoder", key.decoder.clone()),
+            ("map_shape", shape),
+        ]
+        .map(|(k, v)| (k.to_owned(), v))
+        .into();
+        let engines = store.provenances();
+        let engines = engines.iter().map(|p| p.to_string()).collect::<Vec<_>>();
+        record
+            .provenance
+            .insert("features_computed_by".to_owned(), engines.join("; "));
+        record.secs.insert("load".to_owned(), self.load_secs);
+        record
+    }
 }

@@ -1,27 +1,24 @@
 //! Tests of the run folder.
 
+use super::draft::{METRICS_FILE, STEPS_FILE};
 use super::*;
 use crate::head::Linear;
-use crate::solver::SolverConfig;
 use crate::solver::adam::AdamConfig;
+use crate::solver::{SolverConfig, Step};
 
 fn example() -> (RunRecord, Head, Vec<Step>) {
     let key = RunKey {
         store_key: Digest::of(b"store"),
         index: Digest::of(b"index"),
         split: Digest::of(b"split"),
-        config: FitConfig {
-            solver: SolverConfig::Adam(AdamConfig::default()),
-            standardize: false,
-        },
+        config: FitConfig::new(SolverConfig::Adam(AdamConfig::default())),
+        choices: Default::default(),
         views: vec!["identity".to_owned()],
     };
     let head = Head {
-        linear: Linear {
-            weights_c: vec![1.0, 2.0],
-            bias: 0.5,
-        },
-        classes: ["Cat".to_owned(), "Dog".to_owned()],
+        linear: Linear::binary(vec![1.0, 2.0], 0.5),
+        classes: vec!["Cat".to_owned(), "Dog".to_owned()],
+        decision: Default::default(),
         metadata: BTreeMap::new(),
     };
     let fit = Fit {
@@ -41,6 +38,7 @@ fn example() -> (RunRecord, Head, Vec<Step>) {
             running_loss: 0.5,
             running_accuracy: 0.75,
         }],
+        best_epoch: None,
         convergence: None,
     };
     let record = RunRecord::new(key, head.classes.clone(), &fit);
@@ -127,10 +125,10 @@ fn the_digest_is_of_inputs_and_configuration() {
 #[test]
 fn another_format_is_refused() {
     let folder = tempfile::tempdir().unwrap();
-    fs::write(folder.path().join(RECORD_FILE), r#"{"format": 2}"#).unwrap();
+    fs::write(folder.path().join(RECORD_FILE), r#"{"format": 1}"#).unwrap();
     let message = RunRecord::read(folder.path()).unwrap_err().to_string();
     assert!(
-        message.ends_with("has format 2, expected 1 (hint: train again)"),
+        message.ends_with("has format 1, expected 2 (hint: train again)"),
         "{message}"
     );
     fs::write(folder.path().join(RECORD_FILE), "{}").unwrap();

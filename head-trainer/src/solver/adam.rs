@@ -1,8 +1,11 @@
 //! The tutorial's training: Adam on mini-batches, epoch by epoch, as Keras's `fit` does it.
 //!
-//! The weights start Glorot-uniform, in [-l, l) with l = sqrt(6 / (C + 1)), the bias at zero (X.
+//! The weights start Glorot-uniform, in [-l, l) with l = sqrt(6 / (C + O)), the biases at zero (X.
 //! Glorot and Y. Bengio, 2010, equation 16). An epoch's training metrics are Keras's: means over
-//! the epoch's rows, each with the weights that its batch met.
+//! the epoch's rows, each with the weights that its batch met. Dropout leaves out each channel of
+//! a training row with the same probability and scales the others up (Keras's `Dropout` before the
+//! head). Early stopping is Keras's `EarlyStopping(monitor="val_loss", patience=N,
+//! restore_best_weights=True)`.
 //!
 //! Where the training side has several rows an image, its views, each batch shows one of them for
 //! each of its images ([`crate::sampling`]).
@@ -11,13 +14,17 @@
 //! sums is what makes the bits the same for any number of threads. Only validation, where every
 //! row stands alone, uses the current rayon pool.
 
+mod feed;
 mod optimizer;
+mod schedule;
 
 use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
+use self::feed::Feed;
 pub use self::optimizer::{BatchResult, Optimizer};
+pub use self::schedule::Schedule;
 use super::{Epoch, Fit, Problem, Solver, SolverError, Step, require};
 use crate::head::Linear;
 use crate::metrics::evaluate;
@@ -35,6 +42,19 @@ pub struct AdamConfig {
     pub batch_size: u32,
     /// Step size; 1e-3.
     pub learning_rate: f64,
+    /// How the step size changes; constant.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub schedule: Schedule,
+    /// Strength of the penalty l2/2 |w|^2; 0. The losses told are without it.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub l2: f64,
+    /// Share of a training row's channels that is left out; 0.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub dropout: f64,
+    /// Epochs without a lower validation loss after which to stop, and go back to the best one's
+    /// weights; none: all epochs, and the last one's weights.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub patience: Option<u32>,
     /// Decay of the gradient's mean; 0.9.
     pub beta_1: f64,
     /// Decay of the squared gradient's mean; 0.999.
@@ -47,12 +67,20 @@ pub struct AdamConfig {
     pub seed: u64,
 }
 
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
 impl Default for AdamConfig {
     fn default() -> AdamConfig {
         AdamConfig {
             epochs: 7,
             batch_size: 64,
             learning_rate: 1e-3,
+            schedule: Schedule::Constant,
+            l2: 0.0,
+            dropout: 0.0,
+            patience: None,
             beta_1: 0.9,
             beta_2: 0.999,
             epsilon: 1e-7,
@@ -79,6 +107,15 @@ impl AdamConfig {
         )?;
         let rate = self.learning_rate;
         require(positive(rate), "learning rate", rate, "a positive number")?;
+        self.schedule.check()?;
+        let l2 = self.l2;
+        let fine = l2.is_finite() && l2 >= 0.0;
+        require(fine, "l2", l2, "zero or a positive number")?;
+        let dropout = self.dropout;
+        let fine = share(dropout);
+        require(fine, "dropout", dropout, "at least 0 and below 1")?;
+        let patience = self.patience.unwrap_or(1);
+        require(patience > 0, "patience", patience, "at least 1")?;
         require(
             share(self.beta_1),
             "beta 1",
@@ -110,14 +147,14 @@ impl AdamConfig {
         Ok(())
     }
 
-    /// The seeded initial head for `channels` channels.
-    pub fn initial(&self, channels: usize) -> Linear {
-        let limit = (6.0 / (channels + 1) as f64).sqrt() as f32;
+    /// The seeded initial head of `outputs` outputs for `channels` channels.
+    pub fn initial(&self, outputs: usize, channels: usize) -> Linear {
+        let limit = (6.0 / (channels + outputs) as f64).sqrt() as f32;
         let mut random = Stream::new(self.seed, Purpose::Initial);
-        Linear {
-            weights_c: (0..channels).map(|_| random.symmetric(limit)).collect(),
-            bias: 0.0,
-        }
+        let mut head = Linear::zeros(outputs, channels);
+        let weights = &mut head.weights_oc;
+        weights.fill_with(|| random.symmetric(limit));
+        head
     }
 }
 
@@ -128,7 +165,7 @@ impl Solver for AdamConfig {
         observe: &mut dyn FnMut(&Epoch),
     ) -> Result<Fit, SolverError> {
         self.check()?;
-        let initial = self.initial(problem.rows().channels());
+        let initial = self.initial(problem.outputs(), problem.rows().channels());
         let (size, protocol, seed) = (self.batch_size, self.protocol, self.seed);
         let Some(starts) = problem.train_starts() else {
             let mut batches = Batches::new(problem.train(), size, protocol, seed);
@@ -161,11 +198,11 @@ impl BatchSource for Batches<'_> {
 
 /// Trains from a given head on given batches.
 ///
-/// Of `config` this takes the rates, the number of epochs and, for the validation rows, the
-/// protocol and the seed.
+/// Of `config` this takes the rates, the number of epochs, the patience, the dropout with its seed
+/// and, for the validation rows, the protocol and the seed.
 ///
 /// # Errors
-/// [`SolverError::Diverged`].
+/// [`SolverError::Diverged`]; [`SolverError::Config`] for patience without validation rows.
 pub fn fit_batches(
     problem: &Problem<'_>,
     config: &AdamConfig,
@@ -174,16 +211,35 @@ pub fn fit_batches(
     observe: &mut dyn FnMut(&Epoch),
 ) -> Result<Fit, SolverError> {
     let validation = validation_rows(problem.validation(), config.protocol, config.seed);
+    let patience = config.patience.filter(|_| !validation.is_empty());
+    require(
+        config.patience == patience,
+        "number of validation images",
+        0,
+        "at least 1 for early stopping",
+    )?;
     let steps_per_epoch = batches.steps_per_epoch();
+    let total_steps = steps_per_epoch as u64 * u64::from(config.epochs);
     let mut optimizer = Optimizer::new(initial, config);
-    let mut history = Vec::new();
-    let mut steps = Vec::new();
+    if let Some(weights_k) = problem.class_weights() {
+        optimizer = optimizer.with_class_weights(weights_k);
+    }
+    let folded = |head: &Linear| match problem.standardizer() {
+        Some(standardizer) => standardizer.fold_back(head),
+        None => head.clone(),
+    };
+    let mut feed = Feed::new(problem, config);
+    let (mut history, mut steps): (Vec<Epoch>, Vec<Step>) = (Vec::new(), Vec::new());
+    let mut best: Option<(f64, u32, Linear)> = None;
     for epoch in 1..=config.epochs {
         let start = Instant::now();
         let (mut loss_sum, mut correct, mut count) = (0.0, 0, 0);
         for _ in 0..steps_per_epoch {
+            let rate = config.schedule.factor(optimizer.steps(), total_steps);
+            optimizer.set_learning_rate(config.learning_rate * rate);
             let batch = batches.next_batch();
-            let step = optimizer.step(problem.rows(), problem.labels(), batch);
+            let (rows, labels_n, listed) = feed.rows(batch);
+            let step = optimizer.step(rows, labels_n, listed);
             loss_sum += step.loss_sum;
             correct += step.correct;
             count += batch.len();
@@ -199,18 +255,13 @@ pub fn fit_batches(
                 running_accuracy: correct as f64 / count as f64,
             });
         }
-        let head = optimizer.head();
-        if !head
-            .weights_c
-            .iter()
-            .chain([&head.bias])
-            .all(|w| w.is_finite())
-        {
+        let head = folded(optimizer.head());
+        if !head.is_finite() {
             let step = optimizer.steps();
             return Err(SolverError::Diverged { step });
         }
-        let metrics = evaluate(head, problem.rows(), problem.labels(), &validation);
-        let epoch = Epoch {
+        let metrics = evaluate(&head, problem.rows(), problem.labels(), &validation);
+        let told = Epoch {
             epoch,
             train_loss: loss_sum / count as f64,
             train_accuracy: correct as f64 / count as f64,
@@ -218,13 +269,28 @@ pub fn fit_batches(
             validation_accuracy: metrics.map(|m| m.accuracy),
             secs: start.elapsed().as_secs_f64(),
         };
-        observe(&epoch);
-        history.push(epoch);
+        observe(&told);
+        history.push(told);
+        if let (Some(patience), Some(loss)) = (patience, told.validation_loss) {
+            match &best {
+                Some((least, since, _)) if loss >= *least => {
+                    if epoch - since >= patience {
+                        break;
+                    }
+                }
+                _ => best = Some((loss, epoch, head)),
+            }
+        }
     }
+    let (head, best_epoch) = match best {
+        Some((_, epoch, head)) => (head, Some(epoch)),
+        None => (folded(&optimizer.into_head()), None),
+    };
     Ok(Fit {
-        head: optimizer.into_head(),
+        head,
         history,
         steps,
+        best_epoch,
         convergence: None,
     })
 }
@@ -236,14 +302,15 @@ mod tests {
     #[test]
     fn glorot_limit() {
         let config = AdamConfig::default();
-        let head = config.initial(2048);
+        let head = config.initial(1, 2048);
         let limit = (6.0_f32 / 2049.0).sqrt();
-        let largest = head.weights_c.iter().fold(0.0_f32, |a, w| a.max(w.abs()));
+        let largest = head.weights_oc.iter().fold(0.0_f32, |a, w| a.max(w.abs()));
         assert!(largest <= limit && largest > 0.99 * limit);
-        assert_eq!(head.bias, 0.0);
+        assert_eq!(head.bias_o, [0.0]);
         assert_eq!(head.parameter_count(), 2049);
         let other = AdamConfig { seed: 1, ..config };
-        assert_ne!(other.initial(2048), head);
+        assert_ne!(other.initial(1, 2048), head);
+        assert_eq!(config.initial(10, 2048).parameter_count(), 20_490);
     }
 
     #[test]
@@ -269,6 +336,18 @@ mod tests {
             },
             AdamConfig {
                 epsilon: f64::NAN,
+                ..AdamConfig::default()
+            },
+            AdamConfig {
+                dropout: 1.0,
+                ..AdamConfig::default()
+            },
+            AdamConfig {
+                patience: Some(0),
+                ..AdamConfig::default()
+            },
+            AdamConfig {
+                schedule: Schedule::Exponential { rate: 0.0 },
                 ..AdamConfig::default()
             },
         ] {

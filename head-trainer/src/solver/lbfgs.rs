@@ -1,32 +1,20 @@
 //! The minimum of the penalised loss by L-BFGS.
 //!
-//! The objective is that of `objective.rs`: mean binary cross-entropy + l2/2 |w|^2, the bias not
-//! penalised. Directions are Nocedal and Wright's two-loop recursion (*Numerical Optimization*, 2nd
-//! edition, algorithm 7.4, with the scaling of equation 7.20); steps satisfy the strong Wolfe
-//! conditions, found by bracketing and zooming with cubic interpolation (algorithms 3.5 and 3.6,
-//! equation 3.59), or, within rounding of the value, Hager and Zhang's approximate ones (*SIAM J.
-//! Optim.* 16, 2005, equation 4.1). It begins at zero and draws no random number, so that a fit depends on its
-//! problem and its configuration alone.
+//! The objective is that of `objective.rs`: mean cross-entropy + l2/2 |w|^2, the biases not
+//! penalised; the search is that of `descent.rs`, in the coordinates of `coordinates.rs`. It begins
+//! at zero and draws no random number, so that a fit depends on its problem and its configuration
+//! alone. A path of penalties begins each where the last one ended.
 
-use std::collections::VecDeque;
 use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
+use super::coordinates::Coordinates;
+use super::descent::{Value, minimise};
 use super::minimum::{MinimumConfig, head_at, last_epoch};
-use super::objective::{Objective, norm};
+use super::objective::Objective;
 use super::{Epoch, Fit, Problem, Solver, SolverError, require};
-
-/// Steps that the approximation of the curvature remembers.
-const MEMORY: usize = 10;
-/// Sufficient decrease, c1 of the Wolfe conditions.
-const DECREASE: f64 = 1e-4;
-/// Curvature, c2 of the Wolfe conditions.
-const CURVATURE: f64 = 0.9;
-/// Rounding of a value, as a share of it.
-const NOISE: f64 = 1e-14;
-/// Evaluations that one line search may take.
-const TRIALS: usize = 30;
+use crate::standardize::Standardizer;
 
 /// L-BFGS of our own.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -38,313 +26,76 @@ impl Solver for Lbfgs {
         problem: &Problem<'_>,
         observe: &mut dyn FnMut(&Epoch),
     ) -> Result<Fit, SolverError> {
-        let config = &self.0;
+        let mut fits = path(problem, &self.0, &[self.0.l2], observe)?;
+        Ok(fits.pop().expect("one penalty, one fit"))
+    }
+}
+
+/// The minima for several penalties, in the order given: each search begins where the one before
+/// it ended, which is near if the penalties are. Of the configuration, `l2` is not used. `observe`
+/// is told of every end.
+///
+/// # Errors
+/// [`SolverError::Config`].
+pub fn path(
+    problem: &Problem<'_>,
+    config: &MinimumConfig,
+    penalties: &[f64],
+    observe: &mut dyn FnMut(&Epoch),
+) -> Result<Vec<Fit>, SolverError> {
+    let measured;
+    let moments = match problem.standardizer() {
+        Some(moments) => moments,
+        None => {
+            measured = Standardizer::fit(problem.rows(), problem.train());
+            &measured
+        }
+    };
+    let (outputs, classes) = (problem.outputs(), problem.classes());
+    let mut objective = Objective::new(problem, config.l2);
+    let mut point = vec![0.0; objective.len()];
+    let mut fits = Vec::with_capacity(penalties.len());
+    for &l2 in penalties {
+        let config = MinimumConfig { l2, ..*config };
         config.check()?;
         let start = Instant::now();
-        let objective = Objective::new(problem, config.l2);
-        let origin = vec![0.0; objective.len()];
+        objective.penalise(l2);
+        let coordinates = Coordinates::new(moments, objective.penalty(), outputs, classes);
+        let mut decoded = point.clone();
+        let mut function = |at: &[f64], gradient: &mut [f64]| {
+            coordinates.decode(at, &mut decoded);
+            let value = objective.at(&decoded, gradient);
+            let norm = objective.norm(gradient);
+            coordinates.gradient(gradient);
+            Value { value, norm }
+        };
         let minimum = minimise(
-            &|point, gradient| objective.at(point, gradient),
-            origin,
+            &mut function,
+            coordinates.encode(&point),
             config.max_iterations,
             config.gradient_tolerance,
         );
-        let head = head_at(&minimum.point);
+        coordinates.decode(&minimum.point, &mut point);
+        let head = head_at(&point, outputs);
         require(
-            head.weights_c.iter().all(|w| w.is_finite()) && head.bias.is_finite(),
+            head.is_finite(),
             "l2",
-            config.l2,
+            l2,
             "a penalty that keeps the weights in the range of f32",
         )?;
         let epoch = last_epoch(&head, problem, start);
         observe(&epoch);
-        Ok(Fit {
+        fits.push(Fit {
             head,
             history: vec![epoch],
             steps: Vec::new(),
+            best_epoch: None,
             convergence: Some(config.convergence(
                 minimum.value,
-                minimum.gradient_norm,
+                minimum.norm,
                 Some(minimum.iterations),
             )),
-        })
+        });
     }
-}
-
-/// The best point that a search found.
-#[derive(Debug)]
-pub(super) struct Minimum {
-    pub point: Vec<f64>,
-    pub value: f64,
-    pub gradient_norm: f64,
-    pub iterations: u64,
-}
-
-/// A point, the value there and the gradient there.
-#[derive(Clone)]
-struct At {
-    point: Vec<f64>,
-    value: f64,
-    gradient: Vec<f64>,
-}
-
-/// A step taken and what it did to the gradient.
-struct Pair {
-    step: Vec<f64>,
-    change: Vec<f64>,
-    rho: f64, // 1 / (change · step)
-}
-
-type Function<'a> = &'a dyn Fn(&[f64], &mut [f64]) -> f64;
-
-/// Goes downhill on `function`, which writes its gradient and returns its value, from `origin`
-/// until the gradient's norm is at most `tolerance`, the iterations run out, or rounding lets the
-/// line search go no further.
-fn minimise(function: Function, origin: Vec<f64>, max_iterations: u64, tolerance: f64) -> Minimum {
-    let mut gradient = vec![0.0; origin.len()];
-    let value = function(&origin, &mut gradient);
-    let mut here = At {
-        point: origin,
-        value,
-        gradient,
-    };
-    let mut pairs: VecDeque<Pair> = VecDeque::with_capacity(MEMORY);
-    let mut iterations = 0;
-    while iterations < max_iterations && norm(&here.gradient) > tolerance {
-        let mut direction = direction(&here.gradient, &pairs);
-        if dot(&direction, &here.gradient) >= 0.0 {
-            // Rounding has spoilt the memory.
-            pairs.clear();
-            direction = here.gradient.iter().map(|g| -g).collect();
-        }
-        let first = match pairs.is_empty() {
-            true => 1.0 / norm(&here.gradient).max(1.0),
-            false => 1.0,
-        };
-        let there = match line_search(function, &here, &direction, first) {
-            Some(there) => there,
-            None if pairs.is_empty() => break,
-            None => {
-                // Once more along the gradient itself.
-                pairs.clear();
-                continue;
-            }
-        };
-        let step: Vec<f64> = difference(&there.point, &here.point);
-        let change = difference(&there.gradient, &here.gradient);
-        let curvature = dot(&step, &change);
-        if curvature > f64::EPSILON * dot(&change, &change) {
-            if pairs.len() == MEMORY {
-                pairs.pop_front();
-            }
-            pairs.push_back(Pair {
-                step,
-                change,
-                rho: 1.0 / curvature,
-            });
-        }
-        here = there;
-        iterations += 1;
-    }
-    Minimum {
-        gradient_norm: norm(&here.gradient),
-        point: here.point,
-        value: here.value,
-        iterations,
-    }
-}
-
-/// The two-loop recursion: minus the approximated inverse Hessian times `gradient`.
-fn direction(gradient: &[f64], pairs: &VecDeque<Pair>) -> Vec<f64> {
-    let mut direction: Vec<f64> = gradient.iter().map(|g| -g).collect();
-    let mut factors = Vec::with_capacity(pairs.len());
-    for pair in pairs.iter().rev() {
-        let factor = pair.rho * dot(&pair.step, &direction);
-        add(&mut direction, -factor, &pair.change);
-        factors.push(factor);
-    }
-    if let Some(last) = pairs.back() {
-        let scale = 1.0 / (last.rho * dot(&last.change, &last.change));
-        direction.iter_mut().for_each(|d| *d *= scale);
-    }
-    for (pair, factor) in pairs.iter().zip(factors.iter().rev()) {
-        let other = pair.rho * dot(&pair.change, &direction);
-        add(&mut direction, factor - other, &pair.step);
-    }
-    direction
-}
-
-/// A trial step's length, the value there and the slope along the direction.
-#[derive(Clone, Copy)]
-struct Trial {
-    length: f64,
-    value: f64,
-    slope: f64,
-}
-
-/// A step along `direction` that satisfies the strong Wolfe conditions, or, where rounding hides
-/// the curvature, at least decreases the value; none if no step does.
-fn line_search(function: Function, here: &At, direction: &[f64], first: f64) -> Option<At> {
-    let start = Trial {
-        length: 0.0,
-        value: here.value,
-        slope: dot(&here.gradient, direction),
-    };
-    let mut there = here.clone();
-    let try_length = |length: f64, there: &mut At| {
-        there.point.copy_from_slice(&here.point);
-        add(&mut there.point, length, direction);
-        there.value = function(&there.point, &mut there.gradient);
-        Trial {
-            length,
-            value: there.value,
-            slope: dot(&there.gradient, direction),
-        }
-    };
-    // Close to the minimum a decrease drowns in the value's rounding, and the slope shows it still:
-    // the approximate Wolfe condition.
-    let noise = NOISE * start.value.abs();
-    let decreases = |t: &Trial| {
-        t.value <= start.value + DECREASE * t.length * start.slope
-            || (t.value <= start.value + noise && t.slope <= (2.0 * DECREASE - 1.0) * start.slope)
-    };
-    let is_flat = |t: &Trial| t.slope.abs() <= -CURVATURE * start.slope;
-
-    // Lengthen the step until a minimum lies between the last two trials.
-    let (mut low, mut length) = (start, first);
-    let mut bracket = None;
-    let mut trials = 0;
-    while trials < TRIALS {
-        let trial = try_length(length, &mut there);
-        trials += 1;
-        if decreases(&trial) && is_flat(&trial) {
-            return Some(there);
-        }
-        if !decreases(&trial) || (trials > 1 && trial.value >= low.value) {
-            bracket = Some((low, trial));
-            break;
-        }
-        if trial.slope >= 0.0 {
-            bracket = Some((trial, low));
-            break;
-        }
-        low = trial;
-        length *= 4.0;
-    }
-    // Zoom: `low` is the better end and the function falls from it towards `high`.
-    let (mut low, mut high) = bracket?;
-    while trials < TRIALS {
-        let trial = try_length(between(&low, &high), &mut there);
-        trials += 1;
-        if decreases(&trial) && is_flat(&trial) {
-            return Some(there);
-        }
-        if !decreases(&trial) || trial.value >= low.value {
-            high = trial;
-        } else {
-            if trial.slope * (high.length - low.length) >= 0.0 {
-                high = low;
-            }
-            low = trial;
-        }
-        if (high.length - low.length).abs() <= 1e-12 * low.length.max(high.length) {
-            break;
-        }
-    }
-    (low.length > 0.0).then(|| {
-        try_length(low.length, &mut there);
-        there
-    })
-}
-
-/// The minimum of the cubic through both trials, kept away from the ends; the middle where there
-/// is none.
-fn between(low: &Trial, high: &Trial) -> f64 {
-    let width = high.length - low.length;
-    let middle = low.length + 0.5 * width;
-    let d1 = low.slope + high.slope - 3.0 * (low.value - high.value) / (low.length - high.length);
-    let under_root = d1 * d1 - low.slope * high.slope;
-    if under_root < 0.0 || !under_root.is_finite() {
-        return middle;
-    }
-    let d2 = under_root.sqrt() * width.signum();
-    let share = (high.slope + d2 - d1) / (high.slope - low.slope + 2.0 * d2);
-    let length = high.length - width * share;
-    let (nearest, farthest) = (low.length + 0.1 * width, high.length - 0.1 * width);
-    match length.is_finite() {
-        true => length.clamp(nearest.min(farthest), nearest.max(farthest)),
-        false => middle,
-    }
-}
-
-fn dot(a: &[f64], b: &[f64]) -> f64 {
-    a.iter().zip(b).map(|(a, b)| a * b).sum()
-}
-
-fn difference(a: &[f64], b: &[f64]) -> Vec<f64> {
-    a.iter().zip(b).map(|(a, b)| a - b).collect()
-}
-
-/// `to[i] += factor * what[i]`
-fn add(to: &mut [f64], factor: f64, what: &[f64]) {
-    for (to, what) in to.iter_mut().zip(what) {
-        *to += factor * what;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_quadratic_by_hand() {
-        // f = (x-3)²/2 + 100 (y+1)²/2; the minimum is 0 at (3, -1).
-        let function = |p: &[f64], g: &mut [f64]| {
-            let (x, y) = (p[0] - 3.0, p[1] + 1.0);
-            g.copy_from_slice(&[x, 100.0 * y]);
-            0.5 * (x * x + 100.0 * y * y)
-        };
-        let minimum = minimise(&function, vec![0.0, 0.0], 100, 1e-10);
-        assert!(minimum.gradient_norm <= 1e-10, "{minimum:?}");
-        assert!((minimum.point[0] - 3.0).abs() < 1e-9, "{minimum:?}");
-        assert!((minimum.point[1] + 1.0).abs() < 1e-9, "{minimum:?}");
-        assert!(minimum.iterations < 20, "{minimum:?}");
-    }
-
-    /// Rosenbrock's valley is not convex: the line search has to bend.
-    #[test]
-    fn rosenbrock() {
-        let function = |p: &[f64], g: &mut [f64]| {
-            let (x, y) = (p[0], p[1]);
-            g[0] = -2.0 * (1.0 - x) - 400.0 * x * (y - x * x);
-            g[1] = 200.0 * (y - x * x);
-            (1.0 - x).powi(2) + 100.0 * (y - x * x).powi(2)
-        };
-        let minimum = minimise(&function, vec![-1.2, 1.0], 200, 1e-9);
-        assert!(minimum.gradient_norm <= 1e-9, "{minimum:?}");
-        assert!((minimum.point[0] - 1.0).abs() < 1e-8, "{minimum:?}");
-    }
-
-    #[test]
-    fn it_stops_where_rounding_ends_it() {
-        let function = |p: &[f64], g: &mut [f64]| {
-            g[0] = 4.0 * p[0].powi(3);
-            1e9 + p[0].powi(4)
-        };
-        let minimum = minimise(&function, vec![1.0], 1000, 0.0);
-        assert!(
-            minimum.iterations < 1000 && minimum.gradient_norm < 1.0,
-            "{minimum:?}"
-        );
-    }
-
-    #[test]
-    fn at_the_minimum_already() {
-        let function = |p: &[f64], g: &mut [f64]| {
-            g[0] = 2.0 * p[0];
-            p[0] * p[0]
-        };
-        let minimum = minimise(&function, vec![0.0], 10, 1e-9);
-        assert_eq!((minimum.iterations, minimum.value), (0, 0.0));
-    }
+    Ok(fits)
 }

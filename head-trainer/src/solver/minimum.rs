@@ -89,14 +89,12 @@ pub(super) fn last_epoch(head: &Linear, problem: &Problem<'_>, start: Instant) -
     }
 }
 
-/// The head at a point: the weights `[C]` and, after them, the bias.
-///
-/// # Panics
-/// When the point is empty.
-pub(super) fn head_at(point: &[f64]) -> Linear {
-    let (bias, weights_c) = point.split_last().expect("a point has a bias");
+/// The head at a point: the weights `[O, C]` and, after them, the biases `[O]`.
+pub(super) fn head_at(point: &[f64], outputs: usize) -> Linear {
+    let (weights_oc, bias_o) = point.split_at(point.len() - outputs);
+    let narrow = |numbers: &[f64]| numbers.iter().map(|x| *x as f32).collect();
     Linear {
-        weights_c: weights_c.iter().map(|w| *w as f32).collect(),
-        bias: *bias as f32,
+        weights_oc: narrow(weights_oc),
+        bias_o: narrow(bias_o),
     }
 }

@@ -1,11 +1,15 @@
 //! Solvers: pooled features and labels in, a head out.
 //!
-//! All find the same head (a weight for each channel, a bias, a sigmoid) for the same loss (mean
-//! binary cross-entropy): [`adam`] by the tutorial's steps, [`lbfgs`] by going to the minimum of
-//! the penalised loss, [`linfa`] by going there with another library, as a check on ours. [`fit`] is the one entry; it also standardises, where asked, and folds the
-//! result back. A solver knows rows by number and nothing of images, stores or files.
+//! All find the same head (weights, biases, a sigmoid or a softmax) for the same loss (mean
+//! cross-entropy): [`adam`] by the tutorial's steps, [`lbfgs`] by going to the minimum of the
+//! penalised loss, [`linfa`] by going there with another library, as a check on ours. [`fit`] is
+//! the one entry; it measures what standardising and balanced classes need. A solver knows rows by
+//! number and nothing of images, stores or files.
 
 pub mod adam;
+mod class_weight;
+mod coordinates;
+mod descent;
 pub mod lbfgs;
 pub mod linfa;
 mod minimum;
@@ -14,10 +18,10 @@ mod problem;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::class_weight::ClassWeight;
 pub use self::minimum::MinimumConfig;
 pub use self::problem::{Problem, ProblemError};
 use crate::head::Linear;
-use crate::matrix::Rows;
 use crate::standardize::Standardizer;
 
 /// Something that finds a head.
@@ -73,17 +77,35 @@ pub struct FitConfig {
     /// The solver.
     pub solver: SolverConfig,
     /// Whether the solver sees standardised features (see [`crate::standardize`]). Penalty and
-    /// initial weights then apply to standardised weights. Takes a copy of the training and
-    /// validation rows.
+    /// initial weights then apply to standardised weights.
     pub standardize: bool,
+    /// What each class counts in training.
+    #[serde(default, skip_serializing_if = "ClassWeight::is_none")]
+    pub class_weight: ClassWeight,
 }
 
 impl FitConfig {
+    /// A solver on features as they are, where every image counts the same.
+    pub fn new(solver: SolverConfig) -> FitConfig {
+        FitConfig {
+            solver,
+            standardize: false,
+            class_weight: ClassWeight::None,
+        }
+    }
+
     /// Checks every number, so that a mistake shows before features are read.
     ///
     /// # Errors
     /// [`SolverError::Config`] with the first number that is out of range.
     pub fn check(&self) -> Result<(), SolverError> {
+        self.class_weight.check()?;
+        require(
+            self.class_weight.is_none() || !matches!(self.solver, SolverConfig::Linfa(_)),
+            "solver",
+            self.solver.name(),
+            "adam or lbfgs where classes have weights",
+        )?;
         match &self.solver {
             SolverConfig::Adam(config) => config.check(),
             SolverConfig::Lbfgs(lbfgs::Lbfgs(config))
@@ -130,7 +152,7 @@ pub struct Step {
 pub struct Convergence {
     /// The objective at the end: mean loss + l2/2 |w|^2.
     pub objective: f64,
-    /// Euclidean norm of the objective's gradient at the end.
+    /// Euclidean norm of the objective's gradient at the end, by the weights that the solver sees.
     pub gradient_norm: f64,
     /// The norm that was asked for.
     pub gradient_tolerance: f64,
@@ -151,6 +173,8 @@ pub struct Fit {
     pub history: Vec<Epoch>,
     /// Adam: every batch. The others: none.
     pub steps: Vec<Step>,
+    /// The epoch whose weights the head has, if not the last one's.
+    pub best_epoch: Option<u32>,
     /// How close it came to the minimum. Adam: none.
     pub convergence: Option<Convergence>,
 }
@@ -208,27 +232,26 @@ pub fn fit(
     config: &FitConfig,
     observe: &mut dyn FnMut(&Epoch),
 ) -> Result<Fit, SolverError> {
+    prepared(problem, config, |problem| {
+        config.solver.solver().fit(problem, observe)
+    })
+}
+
+/// Does `work` on a problem that has the class weights and the standardised features of `config`.
+pub(crate) fn prepared<T>(
+    problem: &Problem<'_>,
+    config: &FitConfig,
+    work: impl FnOnce(&Problem<'_>) -> Result<T, SolverError>,
+) -> Result<T, SolverError> {
     config.check()?;
-    if !config.standardize {
-        return config.solver.solver().fit(problem, observe);
-    }
-    let rows = problem.rows();
-    let standardizer = Standardizer::fit(rows, problem.train());
-    let listed = [problem.train(), problem.validation()].concat();
-    let features_nc = standardizer.apply(rows, &listed);
-    let labels_n: Vec<u32> = listed.iter().map(|&row| problem.label(row)).collect();
-    let count = u32::try_from(listed.len()).expect("a row number fits 32 bits");
-    let all: Vec<u32> = (0..count).collect();
-    let (train, validation) = all.split_at(problem.train().len());
-    let standardised = Rows::new(&features_nc, rows.channels()).expect("whole rows were copied");
-    let standardised = Problem {
-        rows: standardised,
-        labels_n: &labels_n,
-        train,
-        validation,
+    let class_weights = config.class_weight.of(problem)?;
+    let standardizer = config
+        .standardize
+        .then(|| Standardizer::fit(problem.rows(), problem.train()));
+    let problem = Problem {
+        class_weights_k: class_weights.as_deref(),
+        standardizer: standardizer.as_ref(),
         ..*problem
     };
-    let mut fit = config.solver.solver().fit(&standardised, observe)?;
-    fit.head = standardizer.fold_back(&fit.head);
-    Ok(fit)
+    work(&problem)
 }

@@ -1,6 +1,8 @@
 //! What a solver is given: features, labels, and which rows are for training and validation.
 
+use crate::head::outputs_for;
 use crate::matrix::Rows;
+use crate::standardize::Standardizer;
 
 /// Features and labels of N rows and the rows of two sides of the split, all borrowed. A training
 /// image may have several rows, its views.
@@ -10,9 +12,12 @@ use crate::matrix::Rows;
 pub struct Problem<'a> {
     pub(super) rows: Rows<'a>,
     pub(super) labels_n: &'a [u32],
+    pub(super) classes: usize,
     pub(super) train: &'a [u32],
     pub(super) train_starts: Option<&'a [u32]>,
     pub(super) validation: &'a [u32],
+    pub(super) class_weights_k: Option<&'a [f64]>,
+    pub(super) standardizer: Option<&'a Standardizer>,
 }
 
 /// Why the data is no problem that a solver takes.
@@ -35,16 +40,15 @@ pub enum ProblemError {
         /// Rows of features.
         rows: usize,
     },
-    /// A label is neither 0 nor 1.
-    #[error(
-        "row {row} has label {label}; a head tells two classes apart, 0 and 1 \
-         (hint: choose a data set with two classes)"
-    )]
+    /// A label is that of no class.
+    #[error("row {row} has label {label}, but there are {classes} classes")]
     Label {
         /// The row.
         row: u32,
         /// Its label.
         label: u32,
+        /// Classes.
+        classes: usize,
     },
     /// A feature is infinite or not a number.
     #[error("row {row} has a feature that is no finite number (hint: verify the feature store)")]
@@ -72,23 +76,27 @@ pub enum ProblemError {
 impl<'a> Problem<'a> {
     /// Checks and keeps the parts.
     ///
-    /// `labels_n` holds every row's label, `[N]`, 0 or 1; `train` and `validation` list row
-    /// numbers. Only listed rows are checked. `validation` may be empty.
+    /// `labels_n` holds every row's label, `[N]`, below `classes`; `train` and `validation` list
+    /// row numbers. Only listed rows are checked. `validation` may be empty.
     ///
     /// # Errors
     /// See [`ProblemError`].
     pub fn new(
         rows: Rows<'a>,
         labels_n: &'a [u32],
+        classes: usize,
         train: &'a [u32],
         validation: &'a [u32],
     ) -> Result<Problem<'a>, ProblemError> {
         let problem = Problem {
             rows,
             labels_n,
+            classes,
             train,
             train_starts: None,
             validation,
+            class_weights_k: None,
+            standardizer: None,
         };
         if rows.count() != labels_n.len() {
             return Err(ProblemError::Count {
@@ -103,8 +111,12 @@ impl<'a> Problem<'a> {
                     rows: rows.count(),
                 });
             };
-            if label > 1 {
-                return Err(ProblemError::Label { row, label });
+            if label as usize >= classes {
+                return Err(ProblemError::Label {
+                    row,
+                    label,
+                    classes,
+                });
             }
             if !rows.is_finite(row) {
                 return Err(ProblemError::NotFinite { row });
@@ -154,9 +166,37 @@ impl<'a> Problem<'a> {
         self.labels_n
     }
 
-    /// The label of one row, 0 or 1.
+    /// The label of one row, below K.
     pub fn label(&self, row: u32) -> u32 {
         self.labels_n[row as usize]
+    }
+
+    /// Number of classes, K.
+    pub fn classes(&self) -> usize {
+        self.classes
+    }
+
+    /// Outputs of a head for them, O.
+    pub fn outputs(&self) -> usize {
+        outputs_for(self.classes)
+    }
+
+    /// What each class's losses are multiplied by in training, `[K]`; none for 1.
+    pub fn class_weights(&self) -> Option<&'a [f64]> {
+        self.class_weights_k
+    }
+
+    /// What a solver shall see the features through; none for as they are.
+    pub fn standardizer(&self) -> Option<&'a Standardizer> {
+        self.standardizer
+    }
+
+    /// Copies a row as a solver shall see it, `[C]`.
+    pub(super) fn copy_row(&self, row: u32, to: &mut [f32]) {
+        match self.standardizer {
+            Some(standardizer) => standardizer.apply(self.rows.row(row), to),
+            None => to.copy_from_slice(self.rows.row(row)),
+        }
     }
 
     /// Row numbers of the training side, all views of an image one after the other.
@@ -185,7 +225,7 @@ mod tests {
         let values = [0.0, 1.0, f32::NAN, 3.0];
         let rows = Rows::new(&values, 1).unwrap();
         let check = |labels: &[u32], train: &[u32], validation: &[u32]| {
-            Problem::new(rows, labels, train, validation).err()
+            Problem::new(rows, labels, 2, train, validation).err()
         };
         use ProblemError::*;
         assert_eq!(check(&[0, 1, 0, 1], &[0, 1], &[3]), None);
@@ -193,7 +233,11 @@ mod tests {
         assert_eq!(check(&[0], &[0], &[]), Some(Count { rows: 4, labels: 1 }));
         let missing = Some(NoSuchRow { row: 4, rows: 4 });
         assert_eq!(check(&[0, 1, 0, 1], &[0, 1], &[4]), missing);
-        let label = Some(Label { row: 1, label: 2 });
+        let label = Some(Label {
+            row: 1,
+            label: 2,
+            classes: 2,
+        });
         assert_eq!(check(&[0, 2, 0, 1], &[0, 1], &[]), label);
         assert_eq!(
             check(&[0, 1, 0, 1], &[0, 1, 2], &[]),
@@ -209,7 +253,7 @@ mod tests {
         let values = [0.0, 1.0, 2.0, 3.0, 4.0];
         let rows = Rows::new(&values, 1).unwrap();
         let labels = [0, 0, 1, 1, 1];
-        let problem = Problem::new(rows, &labels, &[0, 1, 2, 3, 4], &[]).unwrap();
+        let problem = Problem::new(rows, &labels, 2, &[0, 1, 2, 3, 4], &[]).unwrap();
         let check = |starts: &[u32]| problem.with_views(starts).err();
         assert_eq!(check(&[0, 2, 5]), None);
         assert_eq!(check(&[0, 1, 2, 3, 4, 5]), None);

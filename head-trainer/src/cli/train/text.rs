@@ -5,13 +5,57 @@ use std::fmt::Write as _;
 use extractor::files::{escape_path, grouped};
 
 use crate::dataset::Dataset;
+use crate::head::Decision;
 use crate::metrics::Metrics;
+use crate::metrics::interval::Interval;
 use crate::run::{FinalMetrics, RunRecord};
 use crate::solver::Epoch;
 
+/// A side's metrics in a line.
+fn line(metrics: &Metrics) -> String {
+    let percent = |share: f64| format!("{:.2}", 100.0 * share);
+    let Interval { low, high } = metrics.accuracy_interval;
+    let auc = metrics
+        .roc_auc
+        .map_or("-".to_owned(), |auc| format!("{auc:.4}"));
+    format!(
+        "accuracy {} % ({} to {}), loss {:.4}, ROC-AUC {auc}, ECE {:.4}",
+        percent(metrics.accuracy),
+        percent(low),
+        percent(high),
+        metrics.loss,
+        metrics.calibration_error
+    )
+}
+
+/// A line for each class.
+fn classes_text(names: &[String], metrics: &Metrics) -> String {
+    let width = names
+        .iter()
+        .map(|name| name.chars().count())
+        .max()
+        .unwrap_or(0);
+    let mut text = format!(
+        "\n{:width$}   images  precision   recall       F1\n",
+        "class"
+    );
+    let share = |x: Option<f64>| x.map_or("-".to_owned(), |x| format!("{:.2} %", 100.0 * x));
+    for (name, class) in names.iter().zip(&metrics.classes) {
+        let _ = writeln!(
+            text,
+            "{name:width$}  {:>7}  {:>9}  {:>7}  {:>7}",
+            grouped(class.images),
+            share(class.precision),
+            share(class.recall),
+            share(class.f1)
+        );
+    }
+    text
+}
+
 pub(super) fn text(dataset: &Dataset, record: &RunRecord, folder: &str) -> String {
     let mut text = String::new();
-    let sum = |counts: [u64; 2]| grouped(counts.iter().sum());
+    let sum = |counts: &[u64]| grouped(counts.iter().sum());
     let store = &dataset.store;
     let _ = writeln!(text, "store      {}", escape_path(store.folder()));
     let _ = writeln!(
@@ -25,14 +69,15 @@ pub(super) fn text(dataset: &Dataset, record: &RunRecord, folder: &str) -> Strin
             ""
         }
     );
+    let numbered = record.classes.iter().enumerate();
+    let classes: Vec<String> = numbered.map(|(i, name)| format!("{name} = {i}")).collect();
     let _ = writeln!(
         text,
-        "images     train {}, validation {}, test {} ({} = 0, {} = 1)",
-        sum(record.counts.train),
-        sum(record.counts.validation),
-        sum(record.counts.test),
-        record.classes[0],
-        record.classes[1],
+        "images     train {}, validation {}, test {} ({})",
+        sum(&record.counts.train),
+        sum(&record.counts.validation),
+        sum(&record.counts.test),
+        classes.join(", "),
     );
     if !dataset.views.is_identity() {
         let rows = grouped(dataset.train_rows().len() as u64);
@@ -79,6 +124,12 @@ pub(super) fn text(dataset: &Dataset, record: &RunRecord, folder: &str) -> Strin
             percent(*train_accuracy),
         );
     }
+    if let Some(best) = record.best_epoch.filter(|best| *best as usize != of) {
+        let _ = writeln!(
+            text,
+            "\nstopped after {of} epochs; the head is epoch {best}'s"
+        );
+    }
     if let Some(c) = &record.convergence {
         let _ = writeln!(
             text,
@@ -97,15 +148,29 @@ pub(super) fn text(dataset: &Dataset, record: &RunRecord, folder: &str) -> Strin
         train,
         validation,
         test,
-    } = record.metrics;
+    } = &record.metrics;
     for (name, metrics) in [("train", train), ("validation", validation), ("test", test)] {
-        if let Some(Metrics { loss, accuracy, .. }) = metrics {
-            let _ = writeln!(
-                text,
-                "{name:<11}accuracy {}, loss {loss:.4}",
-                percent(accuracy)
-            );
+        if let Some(metrics) = metrics {
+            let _ = writeln!(text, "{name:<11}{}", line(metrics));
         }
+    }
+    if let Some(metrics) = test
+        .as_ref()
+        .or(validation.as_ref())
+        .filter(|m| m.classes.len() > 2)
+    {
+        text += &classes_text(&record.classes, metrics);
+    }
+    let decision = record.decision;
+    if decision != Decision::default() {
+        let Decision {
+            temperature,
+            threshold,
+        } = decision;
+        let _ = writeln!(
+            text,
+            "decision   temperature {temperature:.4}, threshold {threshold:.4}"
+        );
     }
     let secs = |name: &str| record.secs.get(name).copied().unwrap_or_default();
     let _ = writeln!(

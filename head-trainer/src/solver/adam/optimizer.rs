@@ -4,7 +4,7 @@
 //! section 2, with epsilon outside the bias correction), in f32, for step t = 1, 2, ...:
 //!
 //! ```text
-//! g     = gradient of the batch's mean binary cross-entropy
+//! g     = gradient of the batch's mean cross-entropy + l2/2 |w|^2
 //! m    += (g - m) * (1 - beta_1)
 //! v    += (g * g - v) * (1 - beta_2)
 //! alpha = learning_rate * sqrt(1 - beta_2^t) / (1 - beta_1^t)
@@ -15,13 +15,14 @@
 
 use super::AdamConfig;
 use crate::head::Linear;
-use crate::matrix::{Rows, add_scaled_rows};
-use crate::metrics::{binary_cross_entropy, predicted, sigmoid};
+use crate::kernels::{add_scaled_rows, vectorised};
+use crate::matrix::Rows;
+use crate::metrics::{cross_entropy, predicted, probabilities, sigmoid};
 
 /// What a batch looked like before its update.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct BatchResult {
-    /// Sum of the rows' losses, in nats.
+    /// Sum of the rows' losses, each times its class's weight, in nats.
     pub loss_sum: f64,
     /// Number of rows whose class was right.
     pub correct: u64,
@@ -32,19 +33,20 @@ pub struct BatchResult {
 pub struct Optimizer {
     head: Linear,
     rates: Rates,
+    class_weights_k: Option<Vec<f32>>,
     steps: u64,
-    mean_c: Vec<f32>,   // m, [C]
-    square_c: Vec<f32>, // v, [C]
-    bias_mean: f32,
-    bias_square: f32,
-    gradient_c: Vec<f32>, // of the last batch, [C]; kept for its memory
-    residuals: Vec<f32>,  // of the last batch, [rows]; likewise
+    mean: Linear,           // m
+    square: Linear,         // v
+    gradient: Linear,       // of the last batch; kept for its memory
+    residuals_ob: Vec<f32>, // of the last batch, [O, batch]; likewise
+    logits_o: Vec<f32>,     // of the last row; likewise
 }
 
 /// The configured rates as f32, and the powers that the bias correction needs.
 #[derive(Clone, Copy, Debug)]
 struct Rates {
     learning_rate: f32,
+    l2: f32,
     epsilon: f32,
     gains: [f32; 2],  // 1 - beta, subtracted before rounding to f32, as in Keras
     betas: [f64; 2],  // beta after rounding to f32, as in Keras
@@ -56,6 +58,7 @@ impl Rates {
         let betas = [config.beta_1, config.beta_2];
         Rates {
             learning_rate: config.learning_rate as f32,
+            l2: config.l2 as f32,
             epsilon: config.epsilon as f32,
             gains: betas.map(|beta| (1.0 - beta) as f32),
             betas: betas.map(|beta| f64::from(beta as f32)),
@@ -76,20 +79,31 @@ impl Rates {
 }
 
 impl Optimizer {
-    /// Starts at `head`, with the rates of `config`.
+    /// Starts at `head`, with the rates of `config`; every class counts the same.
     pub fn new(head: Linear, config: &AdamConfig) -> Optimizer {
-        let channels = head.weights_c.len();
+        let zeros = Linear::zeros(head.outputs(), head.channels());
         Optimizer {
-            head,
             rates: Rates::new(config),
+            class_weights_k: None,
             steps: 0,
-            mean_c: vec![0.0; channels],
-            square_c: vec![0.0; channels],
-            bias_mean: 0.0,
-            bias_square: 0.0,
-            gradient_c: vec![0.0; channels],
-            residuals: Vec::new(),
+            mean: zeros.clone(),
+            square: zeros.clone(),
+            residuals_ob: Vec::new(),
+            logits_o: vec![0.0; head.outputs()],
+            gradient: zeros,
+            head,
         }
+    }
+
+    /// Multiplies the losses of each class by its weight, `[K]`.
+    pub fn with_class_weights(mut self, weights_k: &[f64]) -> Optimizer {
+        self.class_weights_k = Some(weights_k.iter().map(|w| *w as f32).collect());
+        self
+    }
+
+    /// The step size from the next update on.
+    pub fn set_learning_rate(&mut self, learning_rate: f64) {
+        self.rates.learning_rate = learning_rate as f32;
     }
 
     /// The head as it is now.
@@ -114,17 +128,24 @@ impl Optimizer {
     /// rows'.
     pub fn step(&mut self, rows: Rows<'_>, labels_n: &[u32], batch: &[u32]) -> BatchResult {
         let result = self.forward(rows, labels_n, batch);
-        self.gradient_c.fill(0.0);
-        add_scaled_rows(&mut self.gradient_c, rows, batch, &self.residuals);
+        self.gradient.weights_oc.fill(0.0);
+        let units = self.gradient.weights_oc.chunks_exact_mut(rows.channels());
+        let residuals_ob = self.residuals_ob.chunks_exact(batch.len());
+        for ((gradient_c, bias), residuals_b) in
+            units.zip(&mut self.gradient.bias_o).zip(residuals_ob)
+        {
+            add_scaled_rows(gradient_c, rows, batch, residuals_b);
+            *bias = residuals_b.iter().sum();
+        }
         self.update();
         result
     }
 
-    /// Loss of a batch; leaves the loss's derivative by each row's logit in `residuals`.
+    /// Loss of a batch; leaves the loss's derivative by each row's logits in `residuals_ob`.
     fn forward(&mut self, rows: Rows<'_>, labels_n: &[u32], batch: &[u32]) -> BatchResult {
         assert!(!batch.is_empty(), "a batch has at least one row");
         assert_eq!(
-            self.head.weights_c.len(),
+            self.head.channels(),
             rows.channels(),
             "head and rows must agree"
         );
@@ -133,40 +154,68 @@ impl Optimizer {
             loss_sum: 0.0,
             correct: 0,
         };
-        self.residuals.clear();
-        for &row in batch {
+        self.residuals_ob.clear();
+        self.residuals_ob
+            .resize(self.head.outputs() * batch.len(), 0.0);
+        for (i, &row) in batch.iter().enumerate() {
             let label = labels_n[row as usize];
-            let logit = self.head.logit(rows.row(row));
-            result.loss_sum += f64::from(binary_cross_entropy(logit, label));
-            result.correct += u64::from(predicted(logit) == label);
-            self.residuals.push((sigmoid(logit) - label as f32) / count);
+            self.head.logits_of(rows.row(row), &mut self.logits_o);
+            let mut loss = f64::from(cross_entropy(&self.logits_o, label));
+            let mut weight = 1.0;
+            if let Some(weights_k) = &self.class_weights_k {
+                weight = weights_k[label as usize];
+                loss *= f64::from(weight);
+            }
+            result.loss_sum += loss;
+            result.correct += u64::from(predicted(&self.logits_o) == label);
+            match self.logits_o[..] {
+                [logit] => {
+                    self.residuals_ob[i] = weight * (sigmoid(logit) - label as f32) / count;
+                }
+                _ => {
+                    for (class, p) in (0..).zip(probabilities(&self.logits_o)) {
+                        let target = f32::from(u8::from(class == label));
+                        self.residuals_ob[class as usize * batch.len() + i] =
+                            weight * (p - target) / count;
+                    }
+                }
+            }
         }
         result
     }
 
-    /// Moves the head along `gradient_c` and the sum of `residuals`, the bias's gradient.
+    /// Moves the head along `gradient`.
     fn update(&mut self) {
         self.steps += 1;
         let alpha = self.rates.next_alpha();
         let [gain_1, gain_2] = self.rates.gains;
-        let epsilon = self.rates.epsilon;
+        let (epsilon, l2) = (self.rates.epsilon, self.rates.l2);
         let descend = |w: &mut f32, m: &mut f32, v: &mut f32, g: f32| {
             *m += (g - *m) * gain_1;
             *v += (g * g - *v) * gain_2;
             *w -= *m * alpha / (v.sqrt() + epsilon);
         };
-        let moments = self.mean_c.iter_mut().zip(&mut self.square_c);
-        let weights = self.head.weights_c.iter_mut().zip(moments);
-        for ((w, (m, v)), &g) in weights.zip(&self.gradient_c) {
-            descend(w, m, v, g);
-        }
-        let bias_gradient: f32 = self.residuals.iter().sum();
-        descend(
-            &mut self.head.bias,
-            &mut self.bias_mean,
-            &mut self.bias_square,
-            bias_gradient,
+        let (head, mean, square) = (&mut self.head, &mut self.mean, &mut self.square);
+        vectorised(
+            #[inline(always)]
+            || {
+                let moments = mean.weights_oc.iter_mut().zip(&mut square.weights_oc);
+                let weights = head.weights_oc.iter_mut().zip(moments);
+                for ((w, (m, v)), &g) in weights.zip(&self.gradient.weights_oc) {
+                    let penalised = g + l2 * *w;
+                    descend(w, m, v, penalised);
+                }
+            },
         );
+        let moments = mean.bias_o.iter_mut().zip(&mut square.bias_o);
+        for ((b, (m, v)), &g) in head
+            .bias_o
+            .iter_mut()
+            .zip(moments)
+            .zip(&self.gradient.bias_o)
+        {
+            descend(b, m, v, g);
+        }
     }
 }
 
@@ -179,57 +228,58 @@ mod tests {
         // One row (2), label 1, weight and bias 0: p = 1/2, gradient of w = -1/2 * 2 = -1 and of
         // the bias -1/2. m = 0.1 g, v = 0.001 g^2, alpha = 1e-3 sqrt(0.001) / 0.1, and so each
         // parameter moves by 1e-3 * g / |g| against g (less epsilon's share).
-        let head = Linear {
-            weights_c: vec![0.0],
-            bias: 0.0,
-        };
-        let mut optimizer = Optimizer::new(head, &AdamConfig::default());
+        let mut optimizer = Optimizer::new(Linear::zeros(1, 1), &AdamConfig::default());
         let rows = Rows::new(&[2.0], 1).unwrap();
         let result = optimizer.step(rows, &[1], &[0]);
         assert!((result.loss_sum - 2_f64.ln()).abs() < 1e-7);
         assert_eq!(result.correct, 0); // a tie is class 0
-        assert!((optimizer.head().weights_c[0] - 1e-3).abs() < 1e-7);
-        assert!((optimizer.head().bias - 1e-3).abs() < 1e-7);
-        assert_eq!(optimizer.residuals, [-0.5]);
-        assert_eq!(optimizer.gradient_c, [-1.0]);
+        assert!((optimizer.head().weights_oc[0] - 1e-3).abs() < 1e-7);
+        assert!((optimizer.head().bias_o[0] - 1e-3).abs() < 1e-7);
+        assert_eq!(optimizer.gradient, Linear::binary(vec![-1.0], -0.5));
     }
 
+    /// Finite differences, for one output and for three, with and without weights.
     #[test]
     fn gradient_is_the_losss_derivative() {
         let values: Vec<f32> = (0..7 * 20).map(|i| (i as f32 * 0.37).sin()).collect();
         let rows = Rows::new(&values, 20).unwrap();
-        let labels = [1, 0, 0, 1, 1, 0, 1];
         let batch = [6, 0, 1, 2, 5];
         let config = AdamConfig {
             seed: 4,
             ..AdamConfig::default()
         };
-        let mut optimizer = Optimizer::new(config.initial(20), &config);
-        let head = optimizer.head().clone();
-        optimizer.step(rows, &labels, &batch);
-        let loss = |head: &Linear| {
-            Optimizer::new(head.clone(), &config)
-                .forward(rows, &labels, &batch)
-                .loss_sum
-                / batch.len() as f64
-        };
-        const H: f32 = 1e-2; // central differences: the error is of order H^2
-        let check = |gradient: f32, up: Linear, down: Linear| {
-            let difference = (loss(&up) - loss(&down)) / f64::from(2.0 * H);
-            assert!(
-                (f64::from(gradient) - difference).abs() < 2e-5,
-                "{gradient} {difference}"
-            );
-        };
-        for c in 0..20 {
-            let (mut up, mut down) = (head.clone(), head.clone());
-            up.weights_c[c] += H;
-            down.weights_c[c] -= H;
-            check(optimizer.gradient_c[c], up, down);
+        for (labels, outputs, weights) in [
+            ([1, 0, 0, 1, 1, 0, 1], 1, [1.0, 1.0, 1.0]),
+            ([2, 0, 1, 1, 2, 0, 1], 3, [1.0, 1.0, 1.0]),
+            ([2, 0, 1, 1, 2, 0, 1], 3, [0.5, 2.0, 1.5]),
+        ] {
+            let new = |head| Optimizer::new(head, &config).with_class_weights(&weights);
+            let mut optimizer = new(config.initial(outputs, 20));
+            let head = optimizer.head().clone();
+            optimizer.step(rows, &labels, &batch);
+            let loss = |head: &Linear| {
+                new(head.clone()).forward(rows, &labels, &batch).loss_sum / batch.len() as f64
+            };
+            const H: f32 = 1e-2; // central differences: the error is of order H^2
+            let check = |gradient: f32, up: Linear, down: Linear| {
+                let difference = (loss(&up) - loss(&down)) / f64::from(2.0 * H);
+                assert!(
+                    (f64::from(gradient) - difference).abs() < 3e-5,
+                    "{gradient} {difference}"
+                );
+            };
+            for i in 0..head.weights_oc.len() {
+                let (mut up, mut down) = (head.clone(), head.clone());
+                up.weights_oc[i] += H;
+                down.weights_oc[i] -= H;
+                check(optimizer.gradient.weights_oc[i], up, down);
+            }
+            for i in 0..outputs {
+                let (mut up, mut down) = (head.clone(), head.clone());
+                up.bias_o[i] += H;
+                down.bias_o[i] -= H;
+                check(optimizer.gradient.bias_o[i], up, down);
+            }
         }
-        let (mut up, mut down) = (head.clone(), head);
-        up.bias += H;
-        down.bias -= H;
-        check(optimizer.residuals.iter().sum(), up, down);
     }
 }

@@ -1,0 +1,156 @@
+//! The flags that say what to train on, common to the verbs that read features: data set, store,
+//! split, views.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail, ensure};
+use extractor::backbone::described_preset;
+use extractor::cli::common::{OutputArgs, default_index_path, set_threads};
+use extractor::digest::Digest;
+use extractor::files::escape_path;
+use extractor::preprocess::Preset;
+use extractor::store::Dtype;
+
+use crate::dataset::{Dataset, SplitSource, StoreFilter, WantedViews};
+use crate::split::{Fractions, SplitMode};
+
+/// Flags, as typed.
+#[derive(Debug, clap::Args)]
+pub(super) struct DataArgs {
+    /// The data set the features were computed from (folder, manifest or archive); its index is
+    /// looked up by it.
+    #[arg(value_name = "DATA")]
+    pub dir: Option<PathBuf>,
+    /// The index [default: the one that `extractor features DATA` writes].
+    #[arg(long, value_name = "FILE")]
+    pub index: Option<PathBuf>,
+    /// A feature store, or a folder of them [default: DATA_DIR/features].
+    #[arg(long, value_name = "DIR")]
+    pub store: Option<PathBuf>,
+    /// Take the store of this backbone (an ONNX file).
+    #[arg(long, value_name = "FILE")]
+    pub backbone: Option<PathBuf>,
+    /// Take the store with this preprocessing.
+    #[arg(long, value_enum)]
+    pub preset: Option<Preset>,
+    /// Take the store of this element type.
+    #[arg(long, value_enum)]
+    pub dtype: Option<Dtype>,
+
+    /// A split of your own: CSV with the columns id,split or path,split or class,file,split.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["split_mode", "split_seed", "split_fractions", "resplit"])]
+    pub split: Option<PathBuf>,
+    /// rank: exact shares of each class; threshold: an image keeps its side as the set grows
+    /// [default: rank, or what the index's split file says].
+    #[arg(long, value_name = "MODE")]
+    split_mode: Option<SplitMode>,
+    /// Seed of the split [default: 0, or what the index's split file says].
+    #[arg(long, value_name = "N")]
+    split_seed: Option<u64>,
+    /// Shares of training, validation and test [default: 80/10/10, or what the file says].
+    #[arg(long, value_name = "A/B/C")]
+    split_fractions: Option<Fractions>,
+    /// Make the index's split anew.
+    #[arg(long)]
+    resplit: bool,
+    /// Views of the training images to train on: all (that every one has in the store), or a list
+    /// such as identity,hflip,crop:4. Validation and test see identity alone. adam: one of them,
+    /// drawn anew, each time an image comes by; lbfgs, linfa: each is a training row.
+    #[arg(long, value_name = "LIST", default_value = "all")]
+    pub views: WantedViews,
+    /// Threads [default: as many as the machine gives this process]; changes no result.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub threads: Option<u16>,
+}
+
+impl DataArgs {
+    /// Lets the current process use as many threads as was said.
+    pub fn set_threads(&self) -> anyhow::Result<()> {
+        set_threads(self.threads).map(drop)
+    }
+
+    /// The index file, if one was named.
+    pub fn named_index(&self, output: &OutputArgs) -> anyhow::Result<Option<PathBuf>> {
+        match (&self.index, &self.dir) {
+            (Some(path), _) => Ok(Some(path.clone())),
+            (None, Some(dir)) => Ok(Some(default_index_path(&output.data_dir, dir)?)),
+            (None, None) => Ok(None),
+        }
+    }
+
+    /// The index file.
+    ///
+    /// # Errors
+    /// When none is named or it is not there.
+    pub fn index(&self, output: &OutputArgs) -> anyhow::Result<PathBuf> {
+        let Some(path) = self.named_index(output)? else {
+            bail!(
+                "no data set is named (hint: give the one that the features are of, or --index FILE)"
+            );
+        };
+        ensure!(
+            path.exists(),
+            "there is no index {} (hint: run make features on this data set first)",
+            escape_path(&path)
+        );
+        Ok(path)
+    }
+
+    /// Where stores are looked for.
+    pub fn store_root(&self, output: &OutputArgs) -> PathBuf {
+        let root = self.store.clone();
+        root.unwrap_or_else(|| output.data_dir.join("features"))
+    }
+
+    /// Which store is meant.
+    pub fn filter(&self) -> anyhow::Result<StoreFilter> {
+        let (mut backbone, mut usual_preset) = (None, None);
+        if let Some(path) = &self.backbone {
+            let digest = Digest::of_file(path)
+                .with_context(|| format!("cannot read the backbone {}", escape_path(path)))?;
+            usual_preset = described_preset(path, &digest)?;
+            backbone = Some(digest);
+        }
+        Ok(StoreFilter {
+            backbone,
+            usual_preset,
+            preset: self.preset,
+            dtype: self.dtype,
+        })
+    }
+
+    /// How images get their sides.
+    pub fn split_source(&self, index_path: &Path) -> SplitSource {
+        match &self.split {
+            Some(path) => SplitSource::Given(path.clone()),
+            None => SplitSource::Own {
+                path: index_path.with_extension("split.csv"),
+                mode: self.split_mode,
+                seed: self.split_seed,
+                fractions: self.split_fractions,
+                resplit: self.resplit,
+            },
+        }
+    }
+
+    /// The data set with the features in `store`.
+    pub fn load(&self, store: &Path, index: &Path, output: &OutputArgs) -> anyhow::Result<Dataset> {
+        let split = self.split_source(index);
+        load(store, index, &split, &self.views, output)
+    }
+}
+
+/// The data set, with a warning if its features were computed by several engines.
+pub(super) fn load(
+    store: &Path,
+    index: &Path,
+    split: &SplitSource,
+    views: &WantedViews,
+    output: &OutputArgs,
+) -> anyhow::Result<Dataset> {
+    let dataset = Dataset::load_showing(store, index, split, views, output.quiet)?;
+    if let Some(warning) = dataset.store.mixture() {
+        tracing::warn!("{warning}");
+    }
+    Ok(dataset)
+}

@@ -1,0 +1,144 @@
+//! A run's folder while it is filled, and the tables in it.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use extractor::files::{sync_folder, write_atomically};
+use serde::Serialize;
+
+use super::events::{self, Logged};
+use super::{HEAD_FILE, RECORD_FILE, RunError, RunRecord};
+use crate::head::Head;
+use crate::solver::{SolverConfig, Step};
+use crate::utc::{TimeForm, utc};
+
+pub(super) const METRICS_FILE: &str = "metrics.csv";
+pub(super) const STEPS_FILE: &str = "steps.csv";
+
+/// Begins the name of a folder that is not finished.
+pub(super) const DRAFT: &str = ".draft-";
+
+/// A run's folder while it is filled. Dropped unpublished, it disappears.
+#[derive(Debug)]
+pub struct Draft {
+    folder: tempfile::TempDir,
+    root: PathBuf,
+}
+
+impl Draft {
+    /// Begins a folder under `root` (`runs`), which is created if need be. Begin before the costly
+    /// work: a folder that cannot be written then shows at once.
+    ///
+    /// # Errors
+    /// [`RunError::Write`].
+    pub fn new(root: &Path) -> Result<Draft, RunError> {
+        let error = |source| RunError::Write {
+            path: root.to_owned(),
+            source,
+        };
+        fs::create_dir_all(root).map_err(error)?;
+        let mut builder = tempfile::Builder::new();
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt as _;
+            builder.permissions(fs::Permissions::from_mode(0o777)); // less the umask
+        }
+        Ok(Draft {
+            folder: builder.prefix(DRAFT).tempdir_in(root).map_err(error)?,
+            root: root.to_owned(),
+        })
+    }
+
+    /// The folder as it is called until it is published, for files beyond the usual ones.
+    pub fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Writes the usual files and gives the folder its name, which is returned.
+    ///
+    /// # Errors
+    /// When something cannot be written; the folder is then removed.
+    pub fn publish(
+        self,
+        record: &RunRecord,
+        head: &Head,
+        steps: &[Step],
+    ) -> Result<PathBuf, RunError> {
+        let path = |name| self.folder.path().join(name);
+        head.save(&path(HEAD_FILE))?;
+        table(&path(METRICS_FILE), &EPOCH_COLUMNS, &record.history)?;
+        table(&path(STEPS_FILE), &STEP_COLUMNS, steps)?;
+        let logged = Logged {
+            history: &record.history,
+            steps,
+            learning_rate: match &record.key.config.solver {
+                SolverConfig::Adam(adam) => Some(adam.learning_rate),
+                SolverConfig::Lbfgs(_) | SolverConfig::Linfa(_) => None,
+            },
+            end: SystemTime::now(),
+        };
+        events::write(self.folder.path(), &logged)?;
+        let mut json = serde_json::to_vec_pretty(record).expect("a record is plain data");
+        json.push(b'\n');
+        let write = |path: PathBuf| move |source| RunError::Write { path, source };
+        write_atomically(&path(RECORD_FILE), &json)?; // which syncs the folder
+
+        let time = utc(SystemTime::now(), TimeForm::Name);
+        let name = format!("{time}-{}", record.digest.short());
+        for attempt in 1_u32.. {
+            // Two equal runs within a second: the later one gets a number.
+            let suffix = if attempt == 1 {
+                String::new()
+            } else {
+                format!("-{attempt}")
+            };
+            let target = self.root.join(format!("{name}{suffix}"));
+            // A rename onto a folder with files in it fails, so nothing is ever replaced.
+            match fs::rename(self.folder.path(), &target) {
+                Ok(()) => {
+                    let _ = self.folder.keep(); // it has moved: there is nothing to remove
+                    sync_folder(&self.root)?;
+                    return Ok(target);
+                }
+                Err(_) if target.exists() => {}
+                Err(source) => return Err(write(target)(source)),
+            }
+        }
+        unreachable!("some number is free")
+    }
+}
+
+const EPOCH_COLUMNS: [&str; 6] = [
+    "epoch",
+    "train_loss",
+    "train_accuracy",
+    "validation_loss",
+    "validation_accuracy",
+    "secs",
+];
+
+const STEP_COLUMNS: [&str; 5] = ["step", "epoch", "loss", "running_loss", "running_accuracy"];
+
+/// Writes a CSV table whose header is there without any rows, too.
+fn table(path: &Path, columns: &[&str], rows: &[impl Serialize]) -> Result<(), RunError> {
+    let write = |source| RunError::Write {
+        path: path.to_owned(),
+        source,
+    };
+    let csv = |source| RunError::Csv {
+        path: path.to_owned(),
+        source,
+    };
+    let file = File::create_new(path).map_err(write)?;
+    let mut writer = csv::WriterBuilder::new()
+        .has_headers(false)
+        .from_writer(&file);
+    writer.write_record(columns).map_err(csv)?;
+    for row in rows {
+        writer.serialize(row).map_err(csv)?;
+    }
+    writer.flush().map_err(write)?;
+    drop(writer);
+    file.sync_all().map_err(write)
+}

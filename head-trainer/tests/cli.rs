@@ -152,6 +152,7 @@ fn what_does_not_belong_is_left_out_and_counted() {
         id,
         view: None,
         reason: "broken".to_owned(),
+        retry: false,
     };
     extractor::store::rejected::write(&store.path(), &[record]).unwrap();
     train(data.path(), &[])

@@ -233,5 +233,5 @@ fn what_cannot_work_is_one_clear_line() {
     made_up.write_index(data);
     train(data, &["--dtype", "f32"])
         .code(1)
-        .stderr(contains("1 of 41 images have no features"));
+        .stderr(contains("1 of 41 images are not in split file"));
 }

@@ -164,6 +164,27 @@ fn same_bits_for_any_number_of_threads() {
     }
 }
 
+/// The same at ResNet50's width, where batches are large.
+#[test]
+fn same_bits_in_large_batches() {
+    const WIDE: usize = 2048;
+    let mut random = Noise(1);
+    let labels: Vec<u32> = (0..200).map(|i| i % 3).collect();
+    let features: Vec<f32> = (0..200 * WIDE).map(|_| random.next()).collect();
+    let rows = Rows::new(&features, WIDE).unwrap();
+    let (train, validation): (Vec<u32>, Vec<u32>) = ((0..170).collect(), (170..200).collect());
+    let binary: Vec<u32> = labels.iter().map(|label| label % 2).collect();
+    for (labels, classes) in [(&binary, 2), (&labels, 3)] {
+        let problem = Problem::new(rows, labels, classes, &train, &validation).unwrap();
+        let fits = [1, 3].map(|threads| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
+            pool.unwrap()
+                .install(|| run(&problem, &adam(1, Protocol::Full)))
+        });
+        assert_eq!(fits[0], fits[1]);
+    }
+}
+
 #[test]
 fn seeds_decide() {
     let clouds = Clouds::new(500, 1);

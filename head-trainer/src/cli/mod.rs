@@ -1,5 +1,6 @@
 //! The command line of `head-trainer`: flags as typed, then one call into the library a verb.
 
+mod audit;
 mod data;
 mod runs;
 mod train;
@@ -23,6 +24,8 @@ struct Cli {
 enum Verb {
     /// Train a head on cached features.
     Train(Box<train::Args>),
+    /// Find labels that are probably wrong, and images that look alike or are there twice.
+    Audit(Box<audit::Args>),
     /// Look at the runs that were recorded.
     Runs(runs::Args),
 }
@@ -33,6 +36,7 @@ pub fn main() -> ExitCode {
     output.init_logging();
     common::exit(match verb {
         Verb::Train(args) => args.run(&output),
+        Verb::Audit(args) => args.run(&output),
         Verb::Runs(args) => args.run(&output),
     })
 }

@@ -8,7 +8,7 @@ mod best;
 mod diff;
 mod list;
 mod show;
-mod text;
+pub(super) mod text;
 
 use std::path::{Path, PathBuf};
 

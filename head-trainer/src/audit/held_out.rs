@@ -17,8 +17,8 @@ use crate::solver::lbfgs::{self, Lbfgs};
 use crate::solver::{self, FitConfig, MinimumConfig, Problem, SolverConfig};
 
 /// Penalties that are tried unless one is given, from the strongest to the weakest. Wrong labels
-/// want a strong one: 0.1 is best for sets of some thousand images, more images want less.
-pub const PENALTIES: [f64; 5] = [1.0, 0.3, 0.1, 0.03, 0.01];
+/// want a strong one, 0.1 to 0.3 for some thousand images; more images want less.
+pub const PENALTIES: [f64; 7] = [1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001];
 
 /// Features and labels of the images.
 #[derive(Clone, Copy, Debug)]

@@ -78,12 +78,13 @@ pub fn find(rows: Rows<'_>, least: f32, asked: f32) -> Neighbours {
         .par_iter()
         .map_init(Buffers::default, |buffers, &(a, b)| {
             let pairs = tiles.similar(buffers, a, b, least);
-            let ends: [(usize, fn(&Pair) -> (u32, u32)); 2] =
-                [(a, |pair| (pair.a, pair.b)), (b, |pair| (pair.b, pair.a))];
-            for (tile, of) in ends {
+            for (tile, later) in [(a, false), (b, true)] {
                 let mut nearest = nearest[tile].lock().expect("no task panics");
                 for pair in pairs {
-                    let (row, other) = of(pair);
+                    let (row, other) = match later {
+                        false => (pair.a, pair.b),
+                        true => (pair.b, pair.a),
+                    };
                     let near = Near {
                         similarity: pair.similarity,
                         row: other,

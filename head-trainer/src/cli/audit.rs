@@ -32,8 +32,8 @@ pub struct Args {
     /// Seed of the parts.
     #[arg(long, value_name = "N", default_value_t = AuditConfig::default().seed)]
     seed: u64,
-    /// Penalty of the heads, on standardised features [default: of 1, 0.3, 0.1, 0.03, 0.01 the one
-    /// with the lowest held-out loss].
+    /// Penalty of the heads, on standardised features [default: of 1, 0.3, 0.1, ... 0.001 the
+    /// one with the lowest held-out loss].
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
     l2: Option<f64>,
     /// Cosine of pooled features from which on two images are near-duplicates.

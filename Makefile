@@ -8,6 +8,7 @@
 #   FEATURES_ARGS=..  more flags for `extractor features`
 #   HEAD_ARGS=..      more flags for `head-trainer train`
 #   BACKBONE_ARGS=..  flags for the export                        [--weights imagenet]
+#   BENCH_ARGS=..     flags for scripts/bench_head.py, say --peers keras
 #
 # A DATA or BACKBONE that is given is used or refused. Where none is given and none lies at the
 # usual place, a synthetic sample set and an untrained ResNet50 stand in, and everything that comes
@@ -120,9 +121,9 @@ test-all: test ## all tests: adds the slow ones and the Python peers
 	$(PYTHON) scripts/test_events.py
 
 .PHONY: bench
-bench: ## benchmarks: WHAT=head times the solvers, WHAT=store writing, pooling and cached runs
+bench: ## benchmarks: WHAT=head times the solvers beside other libraries, WHAT=store writing, pooling and cached runs
 ifeq ($(WHAT),head)
-	$(CARGO) test --release --locked -p head-trainer --test speed -- --ignored --nocapture --test-threads 1
+	$(PYTHON) scripts/bench_head.py $(BENCH_ARGS)
 else ifeq ($(WHAT),store)
 	$(CARGO) test --release --locked -p head-trainer --test store_speed -- --ignored --nocapture
 	$(CARGO) test --release --locked -p extractor --test cached_speed -- --ignored --nocapture

@@ -164,6 +164,17 @@ struct RowWriter<'a> {
     extracted: Extracted,
 }
 
+/// What later runs are told of a rejection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Memory {
+    /// Nothing: the image could not be read just now.
+    None,
+    /// That it was rejected; the next run tries again.
+    TryAgain,
+    /// That it was rejected; the reason follows from the image's bytes.
+    Final,
+}
+
 /// The image rejected last, whose other views may be yet to come.
 struct Failed {
     id: ImageId,
@@ -193,8 +204,8 @@ impl RowWriter<'_> {
                         }
                     }
                 }
-                (Err(Trouble::Broken(reason)), _) => self.broken(part, reason, true)?,
-                (Err(Trouble::Absent(reason)), _) => self.broken(part, reason, false)?,
+                (Err(Trouble::Broken(reason)), _) => self.broken(part, reason, Memory::Final)?,
+                (Err(Trouble::Absent(reason)), _) => self.broken(part, reason, Memory::None)?,
                 (Ok(()), None) => unreachable!("a batch with an image was run"),
             }
             slot += part.views.len();
@@ -224,39 +235,44 @@ impl RowWriter<'_> {
         if failed.is_some_and(|failed| failed.id == entry.id && failed.whole) {
             return Ok(false);
         }
+        // Another engine or processor may give a number where this one gives none.
+        let memory = match map.iter().all(|v| v.is_finite()) {
+            true => Memory::Final,
+            false => Memory::TryAgain,
+        };
         match (representable(map, self.job.key.dtype), view) {
             (Ok(()), _) => return Ok(true),
-            (Err(reason), View::Identity) => self.reject(entry, None, reason, true)?,
+            (Err(reason), View::Identity) => self.reject(entry, None, reason, memory)?,
             (Err(reason), view) => {
                 let reason = format!("{reason} in the view {view}");
-                self.reject(entry, Some(view.to_string()), reason, true)?;
+                self.reject(entry, Some(view.to_string()), reason, memory)?;
             }
         }
         Ok(false)
     }
 
-    fn broken(&mut self, part: &Part, reason: &str, remember: bool) -> Result<(), FeaturesError> {
+    fn broken(&mut self, part: &Part, reason: &str, memory: Memory) -> Result<(), FeaturesError> {
         match part.continues {
             true => Ok(()), // said already
-            false => self.reject(&part.entry, None, reason.to_owned(), remember),
+            false => self.reject(&part.entry, None, reason.to_owned(), memory),
         }
     }
 
-    /// `remember`: the reason follows from the image's bytes, so the next run need not try again.
     fn reject(
         &mut self,
         entry: &Entry,
         view: Option<String>,
         reason: String,
-        remember: bool,
+        memory: Memory,
     ) -> Result<(), FeaturesError> {
         self.report.rejected(entry.path, &reason);
         let whole = view.is_none();
-        if remember {
+        if memory != Memory::None {
             self.records.push(Rejected {
                 id: entry.id,
                 view,
                 reason: reason.clone(),
+                retry: memory == Memory::TryAgain,
             });
         }
         if self.job.strict {

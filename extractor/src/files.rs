@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 /// Something went wrong with a file of our own; carries the path and what was being done.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot {action} {}{}", path.display(), hint(source))]
+#[error("cannot {action} {}{}", escape_path(path), hint(source))]
 pub struct FileError {
     /// What was being done: `write`, `create folder`, `read`.
     pub action: &'static str,
@@ -32,6 +32,12 @@ fn hint(error: &io::Error) -> &'static str {
         io::ErrorKind::ReadOnlyFilesystem => " (hint: choose a place that can be written)",
         _ => "",
     }
+}
+
+/// Whether a file is not there any more. A network file system says `ESTALE` of one that another
+/// machine removed.
+pub fn is_gone(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == Some(libc::ESTALE)
 }
 
 impl FileError {
@@ -99,11 +105,49 @@ impl Pending {
     /// # Errors
     /// When one of these fails; the temporary file is then removed.
     pub fn publish(self) -> Result<PathBuf, FileError> {
-        let synced = self.file.as_file().sync_all();
-        synced.map_err(FileError::new("write", &self.target))?;
+        self.sync()?;
         let target = self.publish_unsynced()?;
         sync_folder(folder_of(&target))?;
         Ok(target)
+    }
+
+    /// [`Pending::publish`], unless there is something under the final name: that stays as it is,
+    /// and this file is still under way.
+    ///
+    /// # Errors
+    /// When it cannot be synced or renamed; the temporary file is then removed.
+    pub fn publish_new(self) -> Result<Published, FileError> {
+        self.sync()?;
+        let Pending { file, target } = self;
+        let refused = match file.persist_noclobber(&target) {
+            Ok(_) => {
+                sync_folder(folder_of(&target))?;
+                return Ok(Published::Here(target));
+            }
+            Err(refused) => refused,
+        };
+        let (error, file) = (refused.error, refused.file);
+        let pending = Pending { file, target };
+        match (pending.target.symlink_metadata(), error.raw_os_error()) {
+            (Ok(_), _) => Ok(Published::Taken(pending)),
+            // A file system that can neither rename without replacing nor link.
+            (Err(_), Some(libc::EPERM | libc::EOPNOTSUPP | libc::ENOSYS | libc::EINVAL)) => {
+                Ok(Published::Here(pending.publish()?))
+            }
+            // It was there and is gone again.
+            (Err(_), Some(libc::EEXIST)) => Ok(Published::Taken(pending)),
+            _ => Err(FileError::new("write", &pending.target)(error)),
+        }
+    }
+
+    fn sync(&self) -> Result<(), FileError> {
+        let synced = self.file.as_file().sync_all();
+        synced.map_err(FileError::new("write", &self.target))
+    }
+
+    /// The final name.
+    pub fn target(&self) -> &Path {
+        &self.target
     }
 
     /// [`Pending::publish`], unless a file of that name is there by now: then that one stays, and
@@ -112,15 +156,10 @@ impl Pending {
     /// # Errors
     /// When the file cannot be synced or renamed; the temporary file is then removed.
     pub fn publish_unless_there(self) -> Result<PathBuf, FileError> {
-        let Pending { file, target } = self;
-        let synced = file.as_file().sync_all();
-        synced.map_err(FileError::new("write", &target))?;
-        match file.persist_noclobber(&target) {
-            Ok(_) => sync_folder(folder_of(&target))?,
-            Err(e) if e.error.kind() == io::ErrorKind::AlreadyExists => {}
-            Err(e) => return Err(FileError::new("write", &target)(e.error)),
+        match self.publish_new()? {
+            Published::Here(path) => Ok(path),
+            Published::Taken(pending) => Ok(pending.target),
         }
-        Ok(target)
     }
 
     /// Renames the file to its final name without syncing anything: for what is quickly made again,
@@ -134,6 +173,14 @@ impl Pending {
             .map_err(|e| FileError::new("write", &target)(e.error))?;
         Ok(target)
     }
+}
+
+/// What became of a file that was to take a free name.
+pub enum Published {
+    /// It has its final name.
+    Here(PathBuf),
+    /// Something else has that name.
+    Taken(Pending),
 }
 
 /// The folder a path lies in.
@@ -215,6 +262,19 @@ pub fn escape_path(path: &Path) -> String {
     escape(path.as_os_str().as_bytes())
 }
 
+/// Text of others as one line that a terminal only shows: control characters are escaped, the rest
+/// is as it is.
+pub fn printable(text: &str) -> String {
+    let mut line = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            c if c.is_control() => line.extend(c.escape_default()),
+            c => line.push(c),
+        }
+    }
+    line
+}
+
 /// `1 image`, `2,000 images`.
 pub fn counted(n: usize, one: &str) -> String {
     counted_as(n, one, &format!("{one}s"))
@@ -249,6 +309,34 @@ mod tests {
         assert_eq!(escape(b"new\nline\t\\"), "new\\nline\\t\\\\");
         assert_eq!(escape(b"latin1_\xe9.jpg"), "latin1_\\xE9.jpg");
         assert_eq!(escape(b"\x1b[31m"), "\\u{1b}[31m");
+    }
+
+    #[test]
+    fn text_cannot_steer_a_terminal() {
+        assert_eq!(printable("a \\ 猫\"\n"), "a \\ 猫\"\\n");
+        assert_eq!(printable("\x1b[31mred\u{9b}"), "\\u{1b}[31mred\\u{9b}");
+        let error = FileError::new("read", Path::new("\x1b.txt"))(io::ErrorKind::NotFound.into());
+        assert_eq!(error.to_string(), "cannot read \\u{1b}.txt");
+    }
+
+    #[test]
+    fn a_taken_name_keeps_its_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let target = folder.path().join("x.bin");
+        let pending = |bytes: &[u8]| {
+            let mut pending = Pending::new(&target).unwrap();
+            pending.write_all(bytes).unwrap();
+            pending.publish_new().unwrap()
+        };
+        assert!(matches!(pending(b"first"), Published::Here(path) if path == target));
+        let Published::Taken(second) = pending(b"second") else {
+            panic!("the name was free");
+        };
+        assert_eq!(fs::read(&target).unwrap(), b"first");
+        fs::remove_file(&target).unwrap();
+        assert!(matches!(second.publish_new().unwrap(), Published::Here(_)));
+        assert_eq!(fs::read(&target).unwrap(), b"second");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
     }
 
     #[test]

@@ -313,7 +313,7 @@ fn a_full_disk_loses_nothing() {
         .env("HEADSTART_DATA_DIR", &data)
         .assert()
         .code(1)
-        .stderr(contains("error: cannot write the shard"));
+        .stderr(contains("error: cannot write a shard in"));
     let store = fs::read_dir(data.join("features"))
         .unwrap()
         .next()

@@ -231,7 +231,7 @@ fn a_full_disk_keeps_what_was_published() {
     assert_eq!(text("code"), "1\n", "{}", text("full.txt"));
     let error = text("full.txt");
     assert!(
-        error.contains("the disk is full (hint: free some space"),
+        error.contains("(hint: the disk is full; free some space"),
         "{error}"
     );
 

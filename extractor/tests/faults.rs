@@ -6,6 +6,7 @@ mod common;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Instant;
 
 use common::{copies, json, names, only_store};
 
@@ -86,6 +87,126 @@ fn failing_calls_lose_nothing() {
             assert!(copies(only_store(&data).unwrap()) == expected, "{context}");
         }
     }
+}
+
+/// A shard that another machine removes while it is listed here: a network file system lists it
+/// for some time, and says that its handle is stale.
+#[test]
+fn a_stale_shard_is_no_damage_and_ends_no_reader() {
+    let folder = tempfile::tempdir().unwrap();
+    let (data, images) = (folder.path().join("data"), folder.path().join("images"));
+    common::sample(&images, 5);
+    let backbone = common::tiny_backbone(folder.path());
+    let output = features(&backbone, &data, &images).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let store = only_store(&data).unwrap();
+    let shards = names(&store, "shard-");
+    let shim = shim(folder.path());
+    let verb = |fault: &str, args: &[&str]| {
+        let mut command = common::command(&data);
+        command.args(["store", args[0], "--json"]).arg(&store);
+        command.args(&args[1..]).env("LD_PRELOAD", &shim);
+        command.env("HEADSTART_FAULT_NAME", &shards[0]);
+        command.env("HEADSTART_FAULT", fault).output().unwrap()
+    };
+    let stale = libc::ESTALE;
+
+    // For a moment: nobody notices.
+    let output = verb(&format!("open:3:{stale}"), &["inspect"]);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && stderr.is_empty(), "{output:?}");
+    assert_eq!(json(&output.stdout)["rows"], 10);
+    // For good: it is left out after a while, with a warning.
+    let started = Instant::now();
+    let output = verb(&format!("open:999999:{stale}"), &["inspect"]);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{output:?}");
+    assert!(
+        stderr.contains("left out, as it is listed and not there") && stderr.contains(&shards[0]),
+        "{stderr}"
+    );
+    let rows = json(&output.stdout)["rows"].as_u64().unwrap();
+    assert!(rows > 0 && rows < 10, "{rows}");
+    let waited = started.elapsed().as_secs_f64();
+    assert!((4.0..30.0).contains(&waited), "{waited} s");
+
+    let output = verb(&format!("open:999999:{stale}"), &["verify", "--quarantine"]);
+    assert!(output.status.success(), "{output:?}");
+    let verified = json(&output.stdout);
+    assert_eq!(verified["damaged"], json(b"[]"));
+    assert_eq!(
+        (&verified["replaced"], &verified["rows"]),
+        (&1.into(), &rows.into())
+    );
+    // Who removes shards must have seen them all.
+    for args in [["compact", "--grace", "0s"], ["compact", "--grace", "24h"]] {
+        let output = verb(&format!("open:999999:{stale}"), &args);
+        assert_eq!(output.status.code(), Some(1), "{output:?}");
+    }
+    assert_eq!(names(&store, "shard-"), shards);
+    // A bad sector is damage, though.
+    let output = verb(&format!("open:999999:{}", libc::EIO), &["verify"]);
+    assert_eq!(output.status.code(), Some(5), "{output:?}");
+}
+
+/// What may go goes before anything is written, so that a full disk is not in the way of its own
+/// emptying; and what went is said.
+#[test]
+fn compacting_on_a_full_disk_frees_what_it_can() {
+    let folder = tempfile::tempdir().unwrap();
+    let (data, images) = (folder.path().join("data"), folder.path().join("images"));
+    common::sample(&images, 5);
+    let backbone = common::tiny_backbone(folder.path());
+    let run = |images: &Path| {
+        let output = features(&backbone, &data, images).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+    };
+    run(&images);
+    let store = only_store(&data).unwrap();
+    let compact = || {
+        let mut command = common::command(&data);
+        command.args(["store", "compact"]).arg(&store);
+        command
+    };
+    let replaced = names(&store, "shard-").len();
+    assert!(compact().output().unwrap().status.success());
+    assert_eq!(names(&store, "shard-").len(), replaced + 1);
+    // More small shards of the same provenance: to be merged with the merged one.
+    let more = folder.path().join("more");
+    fs::create_dir_all(more.join("class")).unwrap();
+    let other = image::RgbImage::from_fn(30, 40, |x, y| image::Rgb([x as u8, y as u8, 9]));
+    other.save(more.join("class/other.png")).unwrap();
+    run(&more);
+    let before = copies(&store);
+    let mut command = compact();
+    command.args(["--grace", "0s"]);
+    command.env("LD_PRELOAD", shim(folder.path()));
+    command.env("HEADSTART_FAULT", format!("write:1:{}", libc::ENOSPC));
+    let output = command.output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert!(
+        stderr.contains(&format!("stopped after removing {replaced} shards")),
+        "{stderr}"
+    );
+    assert_eq!(
+        stderr.matches("No space left on device").count(),
+        1,
+        "{stderr}"
+    );
+    assert!(
+        stderr.contains("cannot write a shard in") && stderr.contains("(hint: the disk is full"),
+        "{stderr}"
+    );
+    assert_eq!(names(&store, "shard-").len(), 2);
+    assert!(names(&store, ".tmp-").is_empty());
+    let after = copies(&store);
+    assert!(after.keys().eq(before.keys()));
+    assert!(
+        after
+            .iter()
+            .all(|(id, copies)| before[id].contains(&copies[0]))
+    );
 }
 
 fn first_image(folder: &Path) -> Vec<u8> {

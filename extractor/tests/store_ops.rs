@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use common::{copies, features, json, names, only_store, rows};
+use predicates::prelude::*;
 use predicates::str::contains;
 use serde_json::{Value, json};
 
@@ -312,14 +313,25 @@ fn gc_drops_what_no_index_needs() {
         .args(["--keep", part]);
     let assert = command.assert().code(0).stderr(contains("is not kept"));
     assert
-        .stdout(contains("to drop   13 images"))
+        .stdout(contains("unneeded  13 images"))
         .stdout(contains("nothing was changed"));
     let young = gc(0, &["--keep", part, "--yes"]);
     assert_eq!(
         (&young["removed"]["shards"], &young["written"]),
         (&json!(0), &json!([]))
     );
+    assert_eq!(young["dropped_images"], 0);
     assert!(rows(&store_folder) == before, "what is young stays");
+    let mut command = common::extractor(&data);
+    command
+        .args(["store", "gc", "--yes"])
+        .arg(&store_folder)
+        .args(["--keep", part]);
+    command.assert().code(0).stdout(
+        contains("dropped   0 images\n")
+            .and(contains("removed   0 shards"))
+            .and(contains("younger than the grace period")),
+    );
     gc(0, &["--keep", part, "--grace", "0s"]);
     assert!(rows(&store_folder) == before, "without --yes all stays");
 
@@ -345,6 +357,83 @@ fn gc_drops_what_no_index_needs() {
             .assert()
             .code(2);
     }
+}
+
+/// An index of other images, kept by mistake, must not cost the store.
+#[test]
+fn gc_with_a_wrong_index_drops_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let (data, images) = (folder.path().join("data"), folder.path().join("images"));
+    common::sample(&images, 3);
+    let index = run(&data, &images, 4)["index"].as_str().unwrap().to_owned();
+    let others = folder.path().join("others/class");
+    fs::create_dir_all(&others).unwrap();
+    let other = image::RgbImage::from_fn(30, 40, |x, y| image::Rgb([x as u8, y as u8, 9]));
+    other.save(others.join("other.png")).unwrap();
+    let wrong = folder.path().join("wrong.arrow");
+    let mut command = common::extractor(&data);
+    command
+        .args(["index", "--index"])
+        .arg(&wrong)
+        .arg(others.parent().unwrap());
+    command.assert().code(0);
+    let store_folder = only_store(&data).unwrap();
+    let before = rows(&store_folder);
+    let gc = |flags: &[&str]| {
+        let mut command = common::extractor(&data);
+        command.args(["store", "gc", "--grace", "0s"]);
+        command.arg(&store_folder).arg("--keep").arg(&wrong);
+        command.args(flags).assert()
+    };
+    let wrong_name = wrong.to_str().unwrap();
+    gc(&[])
+        .code(0)
+        .stderr(
+            contains(format!("no image of the index {wrong_name} has a row"))
+                .and(contains(format!("the index {index} is not kept"))),
+        )
+        .stdout(contains("unneeded  6 images"));
+    gc(&["--yes"]).code(1).stderr(
+        contains("so that all of its 6 images would go").and(contains(
+            "(hint: name the indexes that were made with this store",
+        )),
+    );
+    assert!(rows(&store_folder) == before);
+    gc(&[&index, "--yes"])
+        .code(0)
+        .stderr(contains("has a row in this store").and(contains("is not kept").not()));
+    assert!(rows(&store_folder) == before);
+}
+
+#[test]
+fn a_lost_store_json_is_said_and_written_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    let (data, images) = (folder.path().join("data"), folder.path().join("images"));
+    common::sample(&images, 3);
+    run(&data, &images, 4);
+    let store_folder = only_store(&data).unwrap();
+    let root = data.join("features");
+    let quarantine = store_folder.join("quarantine");
+    fs::create_dir(&quarantine).unwrap();
+    fs::rename(
+        store_folder.join("store.json"),
+        quarantine.join("store.json"),
+    )
+    .unwrap();
+    for path in [&root, &store_folder] {
+        let mut command = common::extractor(&data);
+        command.args(["store", "inspect"]).arg(path);
+        command.assert().code(1).stderr(
+            contains("has lost its store.json (hint: run make features")
+                .and(contains(store_folder.to_str().unwrap())),
+        );
+        let verified = store(&data, 5, "verify", &[path], &["--quarantine"]);
+        assert_eq!(verified["rows"], 6);
+        assert_eq!(verified["damaged"][0]["reason"], "it is not there");
+        assert_eq!(verified["quarantined"], json!([]));
+    }
+    assert_eq!(run(&data, &images, 4)["counts"]["cached"], 6);
+    store(&data, 0, "verify", &[&root], &[]);
 }
 
 #[test]

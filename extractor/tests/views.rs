@@ -210,7 +210,7 @@ fn the_stores_verbs_know_views() {
     let views = json!({"identity": 12, "hflip": 12, "crop-1": 12, "crop-2": 12});
     assert_eq!(inspected["views"], views);
     verb(0, "inspect", &[])
-        .stdout(contains("rows      12 images"))
+        .stdout(contains("rows      48 of 12 images"))
         .stdout(contains(
             "views     identity 12 rows, hflip 12 rows, crop-1 to crop-2 12 rows each\n",
         ));

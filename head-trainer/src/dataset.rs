@@ -18,7 +18,7 @@ use extractor::index::{Entry, Index, IndexError};
 use extractor::store::{IDENTITY, RowRef, Store, StoreError};
 use extractor::view::{View, Views};
 
-pub use self::stores::{StoreFilter, find_store};
+pub use self::stores::{StoreFilter, find_store, find_stores};
 use self::views::TrainRows;
 pub use self::views::WantedViews;
 use crate::pooled::{Pooled, PooledStore};

@@ -182,7 +182,7 @@ fn a_run_is_shown_whole() {
         .stdout(contains(shown["digest"].as_str().unwrap()))
         .stdout(contains("key.config.solver.adam.epochs").and(contains("places.store")))
         .stdout(contains("    3/3  "))
-        .stdout(contains("metrics.test.confusion.true_positives"))
+        .stdout(contains("metrics.test.confusion.1"))
         .stdout(contains("versions.head-trainer"));
     assert_eq!(json(data.path(), &["show", name(&folder)])["record"], shown);
 }

@@ -1,105 +1,102 @@
-//! How long the solvers take at full size. Ignored by default; run with
-//! `cargo test --release -p head-trainer --test speed -- --ignored --nocapture`.
+//! The solvers at full size, timed beside other libraries: a measurement that does nothing unless
+//! `scripts/bench_head.py` (`make bench WHAT=head`) runs it.
+//!
+//! `speed serve TASK FOLDER` reads `features.f32` and `labels.u32` there and then trains once for
+//! each line on stdin, answering with a line of JSON: the seconds it took and, where there is one,
+//! the objective reached. Threads: `RAYON_NUM_THREADS`.
 
+use std::fs;
+use std::io::{self, BufRead as _};
+use std::path::Path;
 use std::time::Instant;
 
 use head_trainer::audit::held_out::Labelled;
 use head_trainer::audit::{AuditConfig, audit, neighbours};
 use head_trainer::matrix::Rows;
-use head_trainer::protocol::{Protocol, Tutorial};
 use head_trainer::solver::adam::AdamConfig;
 use head_trainer::solver::lbfgs::Lbfgs;
 use head_trainer::solver::linfa::Linfa;
 use head_trainer::solver::{FitConfig, MinimumConfig, Problem, SolverConfig, fit};
+use head_trainer::sweep::folds::{TrainSide, folds};
+use head_trainer::sweep::grid::Values;
+use head_trainer::sweep::{self, Data};
 
-/// Sparse non-negative features, some of which know the label.
-fn features(count: usize, channels: usize) -> (Vec<f32>, Vec<u32>) {
-    let mut state = 1_u64;
-    let mut next = || {
-        state = state
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        (state >> 40) as f32 / (1_u64 << 24) as f32
-    };
-    let mut features = Vec::with_capacity(count * channels);
-    let mut labels = Vec::with_capacity(count);
-    for _ in 0..count {
-        let label = u32::from(next() > 0.5);
-        labels.push(label);
-        let size = next();
-        for c in 0..channels {
-            let shift = if c % 16 == 0 { 0.1 * label as f32 } else { 0.0 };
-            features.push((next() * (0.5 + size) - 0.4 + shift).max(0.0) * (1 + c % 3) as f32);
-        }
+/// As in the script.
+const TRAIN: usize = 18_610;
+const CHANNELS: usize = 2_048;
+
+fn main() {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    match &args[..] {
+        [serve, task, folder] if serve == "serve" => answer(task, Path::new(folder)),
+        _ => println!("skipped: a measurement, see scripts/bench_head.py"),
     }
-    (features, labels)
 }
 
-fn time(count: usize, channels: usize, validation: usize, config: &FitConfig) {
-    let (features, labels) = features(count + validation, channels);
+fn read<T>(path: &Path, number: fn([u8; 4]) -> T) -> Vec<T> {
+    let bytes = fs::read(path).unwrap();
+    let (fours, _) = bytes.as_chunks::<4>();
+    fours.iter().map(|four| number(*four)).collect()
+}
+
+fn answer(task: &str, folder: &Path) {
+    let features = read(&folder.join("features.f32"), f32::from_le_bytes);
+    let labels = read(&folder.join("labels.u32"), u32::from_le_bytes);
     let all: Vec<u32> = (0..labels.len() as u32).collect();
-    let (train, validation) = all.split_at(count);
-    let rows = Rows::new(&features, channels).unwrap();
+    let (train, validation) = all.split_at(TRAIN);
+    let rows = Rows::new(&features, CHANNELS).unwrap();
     let problem = Problem::new(rows, &labels, 2, train, validation).unwrap();
-    let pool = rayon::ThreadPoolBuilder::new()
-        .num_threads(2)
-        .build()
-        .unwrap();
-    for _ in 0..3 {
+    let minimum = MinimumConfig {
+        l2: 1e-3,
+        ..MinimumConfig::default()
+    };
+    let fitted = |solver: SolverConfig| {
+        let fit = fit(&problem, &FitConfig::new(solver), &mut |_| {}).unwrap();
+        fit.convergence.map(|c| c.objective)
+    };
+    let once = || match task {
+        "adam" => fitted(SolverConfig::Adam(AdamConfig::default())),
+        "lbfgs" => fitted(SolverConfig::Lbfgs(Lbfgs(minimum))),
+        "linfa" => fitted(SolverConfig::Linfa(Linfa(minimum))),
+        "path" => {
+            path(rows, &labels, train);
+            None
+        }
+        other => panic!("no task {other}"),
+    };
+    println!("{{\"ready\": \"{task}\"}}");
+    for line in io::stdin().lock().lines() {
+        line.unwrap();
         let start = Instant::now();
-        let fit = pool.install(|| fit(&problem, config, &mut |_| {})).unwrap();
-        println!(
-            "{} standardize={} on {count} x {channels}: {:.3} s; {:?} {:?}",
-            config.solver.name(),
-            config.standardize,
-            start.elapsed().as_secs_f64(),
-            fit.history.last().unwrap(),
-            fit.convergence,
-        );
+        let objective = once().map_or("null".to_owned(), |value| value.to_string());
+        let secs = start.elapsed().as_secs_f64();
+        println!("{{\"secs\": {secs}, \"objective\": {objective}}}");
     }
 }
 
-#[test]
-#[ignore = "a measurement"]
-fn adam_at_full_size() {
-    for protocol in [Protocol::Full, Protocol::Tutorial(Tutorial::default())] {
-        let solver = SolverConfig::Adam(AdamConfig {
-            protocol,
-            ..AdamConfig::default()
-        });
-        let config = FitConfig::new(solver);
-        time(18_610, 2048, 2326, &config);
-    }
-}
-
-#[test]
-#[ignore = "a measurement"]
-fn lbfgs_at_full_size() {
-    for l2 in [1e-3, 1e-5] {
-        for gradient_tolerance in [1e-4, 1e-6] {
-            let solver = SolverConfig::Lbfgs(Lbfgs(MinimumConfig {
-                l2,
-                gradient_tolerance,
-                ..MinimumConfig::default()
-            }));
-            let config = FitConfig::new(solver);
-            time(18_610, 2048, 2326, &config);
-        }
-    }
-}
-
-#[test]
-#[ignore = "a measurement"]
-fn linfa_at_full_size() {
-    for (count, channels) in [(1920, 1280), (1920, 2048), (18_610, 2048)] {
-        for standardize in [false, true] {
-            let config = FitConfig {
-                standardize,
-                ..FitConfig::new(SolverConfig::Linfa(Linfa::default()))
-            };
-            time(count, channels, count / 8, &config);
-        }
-    }
+/// 45 penalties on each of 5 folds.
+fn path(rows: Rows<'_>, labels_n: &[u32], train: &[u32]) {
+    let starts: Vec<u32> = (0..=train.len() as u32).collect();
+    let side = TrainSide {
+        rows: train,
+        starts: &starts,
+    };
+    let parts = folds(side, labels_n, 5, 0);
+    let penalties: Values = "1e-6..1e5:45".parse().unwrap();
+    let candidate = |l2: &f64| {
+        FitConfig::new(SolverConfig::Lbfgs(Lbfgs(MinimumConfig {
+            l2: *l2,
+            ..MinimumConfig::default()
+        })))
+    };
+    let candidates: Vec<FitConfig> = penalties.0.iter().map(candidate).collect();
+    let data = Data {
+        rows,
+        labels_n,
+        classes: 2,
+        parts: &parts,
+    };
+    sweep::run(data, &candidates, None, &|| {}).unwrap();
 }
 
 #[test]

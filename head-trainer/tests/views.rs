@@ -213,6 +213,7 @@ fn an_image_whose_view_cannot_be_stored_takes_part_with_the_others() {
         id: trained,
         view: Some("crop-1".to_owned()),
         reason: "too large".to_owned(),
+        retry: false,
     };
     rejected::write(dataset.store.folder(), &[record]).unwrap();
     train(data.path(), &[])

@@ -129,6 +129,7 @@ impl Args {
             Err(StoreError::None(_)) => None,
             Err(other) => return Err(other.into()),
         };
+        let store = store.map(Store::to_try_again);
         if let Some(warning) = store.as_ref().and_then(Store::mixture) {
             tracing::warn!("{warning}");
         }

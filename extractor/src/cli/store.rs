@@ -1,9 +1,8 @@
 //! `extractor store`: look into feature stores and keep them in order.
 
+mod gc;
 mod inspect;
 
-use std::collections::HashSet;
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -11,10 +10,9 @@ use anyhow::bail;
 use serde_json::json;
 
 use super::common::{Outcome, OutputArgs};
-use crate::files::{escape_path, grouped};
-use crate::index::Index;
+use crate::files::{escape_path, grouped, printable};
 use crate::progress::Progress;
-use crate::store::{self, compact, gc, verify, writer};
+use crate::store::{self, StoreError, compact, verify, writer};
 
 /// Verbs of `extractor store`.
 #[derive(Debug, clap::Subcommand)]
@@ -26,11 +24,12 @@ pub enum Verb {
     /// Read every byte and say what is damaged. Exit 5 if something is, set aside or not.
     Verify(VerifyArgs),
     /// Merge small shards and remove duplicate rows. Loses nothing: a replaced shard stays until
-    /// it has been replaced for the grace period, so a later run removes it.
+    /// what replaces it is as old as the grace period, so a later run removes it; until then both
+    /// take space.
     Compact(CompactArgs),
-    /// Say which rows no index needs; with --yes drop them. Shards and temporary files of killed
-    /// runs go only after the grace period.
-    Gc(GcArgs),
+    /// Say which rows no index needs; with --yes drop them. Shards without a needed row and
+    /// temporary files of killed runs go at once, unless they are younger than the grace period.
+    Gc(gc::Args),
 }
 
 /// Flags of `extractor store verify`.
@@ -49,30 +48,13 @@ pub struct VerifyArgs {
 pub struct CompactArgs {
     /// The store, or the folder it lies in if it is the only one there.
     store: PathBuf,
-    /// How long a replaced shard stays for those who read it: 45s, 30m, 24h, 7d. 0s only if
-    /// nobody else uses the store now.
+    /// How old a replaced shard and what replaces it must be before it goes, for those who read it:
+    /// 45s, 30m, 24h, 7d. 0s only if nobody else uses the store now.
     #[arg(long, value_name = "TIME", default_value = "24h", value_parser = parse_time)]
     grace: Duration,
     /// Size of a shard, for tests.
     #[arg(long, hide = true, default_value_t = writer::SHARD_BYTES, value_name = "N")]
     shard_bytes: usize,
-}
-
-/// Flags of `extractor store gc`.
-#[derive(Debug, clap::Args)]
-pub struct GcArgs {
-    /// The store, or the folder it lies in if it is the only one there.
-    store: PathBuf,
-    /// Every index whose rows are kept; all others go.
-    #[arg(long, value_name = "INDEX", required = true, num_args = 1..)]
-    keep: Vec<PathBuf>,
-    /// Do it. Without, nothing is changed.
-    #[arg(long)]
-    yes: bool,
-    /// How long a shard stays from when it was written or replaced: 45s, 30m, 24h, 7d. 0s only
-    /// if nobody else uses the store now.
-    #[arg(long, value_name = "TIME", default_value = "24h", value_parser = parse_time)]
-    grace: Duration,
 }
 
 fn parse_time(text: &str) -> Result<Duration, String> {
@@ -105,6 +87,15 @@ fn only_store(path: &Path) -> anyhow::Result<PathBuf> {
     Ok(stores.remove(0))
 }
 
+/// The same, for verbs that need its `store.json`.
+fn only_whole_store(path: &Path) -> anyhow::Result<PathBuf> {
+    let folder = only_store(path)?;
+    match store::key::read(&folder) {
+        Err(StoreError::None(folder)) => Err(StoreError::Headless(folder).into()),
+        _ => Ok(folder),
+    }
+}
+
 /// A number of bytes as people read it.
 fn size(bytes: u64) -> String {
     const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
@@ -131,11 +122,20 @@ impl Verb {
 impl VerifyArgs {
     fn run(self, output: &OutputArgs) -> anyhow::Result<Outcome> {
         let folder = only_store(&self.store)?;
-        let progress = Progress::files("verifying", output.quiet);
-        let verified = verify::verify(&folder, &|_| progress.add(1))?;
+        let total = verify::bytes_to_read(&folder)?;
+        let progress = Progress::new("verifying", "bytes", total, output.quiet);
+        let verified = verify::verify(&folder, &|bytes| progress.add(bytes))?;
         progress.finish();
         for damage in &verified.damaged {
-            eprintln!("{}: {}", escape_path(&damage.path), damage.reason);
+            let reason = printable(&damage.reason);
+            eprintln!("{}: {reason}", escape_path(&damage.path));
+        }
+        let other_version = |(path, found): &(PathBuf, u64)| StoreError::ShardVersion {
+            path: path.clone(),
+            found: *found,
+        };
+        for shard in &verified.other_version {
+            eprintln!("{}", other_version(shard));
         }
         let moved = match self.quarantine {
             true => verify::quarantine(&folder, &verified.damaged)?,
@@ -149,7 +149,19 @@ impl VerifyArgs {
             grouped(verified.rows as u64),
             size(verified.bytes),
         );
-        if !moved.is_empty() {
+        if !verified.other_version.is_empty() {
+            text += &format!(
+                "version   {} shards are of another format, left as they are\n",
+                verified.other_version.len()
+            );
+        }
+        if verified.vanished > 0 {
+            text += &format!(
+                "replaced  {} files since they were listed\n",
+                verified.vanished
+            );
+        }
+        if self.quarantine && damaged > 0 {
             text += &format!(
                 "set aside {} files in {} (run make features to compute their rows anew)\n",
                 moved.len(),
@@ -164,6 +176,12 @@ impl VerifyArgs {
                 "reason": d.reason,
             })
         });
+        let others = verified.other_version.iter().map(|(path, found)| {
+            json!({
+                "path": escape_path(path),
+                "format": found,
+            })
+        });
         output.print(
             &json!({
                 "store": escape_path(&folder),
@@ -171,20 +189,23 @@ impl VerifyArgs {
                 "rows": verified.rows,
                 "bytes": verified.bytes,
                 "damaged": list.collect::<Vec<_>>(),
+                "other_version": others.collect::<Vec<_>>(),
+                "replaced": verified.vanished,
                 "quarantined": paths(&moved),
             }),
             &text,
         )?;
-        Ok(match damaged {
-            0 => Outcome::Done,
-            _ => Outcome::Damaged,
-        })
+        match (damaged, verified.other_version.first()) {
+            (0, None) => Ok(Outcome::Done),
+            (0, Some(shard)) => Err(other_version(shard).into()),
+            _ => Ok(Outcome::Damaged),
+        }
     }
 }
 
 impl CompactArgs {
     fn run(self, output: &OutputArgs) -> anyhow::Result<Outcome> {
-        let folder = only_store(&self.store)?;
+        let folder = only_whole_store(&self.store)?;
         let options = compact::Options {
             shard_bytes: self.shard_bytes,
             grace: self.grace,
@@ -212,61 +233,6 @@ impl CompactArgs {
     }
 }
 
-impl GcArgs {
-    fn run(self, output: &OutputArgs) -> anyhow::Result<Outcome> {
-        let folder = only_store(&self.store)?;
-        let mut keep = HashSet::new();
-        for path in &self.keep {
-            keep.extend(Index::read(path)?.iter().map(|e| e.id));
-        }
-        for path in unnamed(&self.keep) {
-            tracing::warn!(
-                "the index {} is not kept; rows that only it needs go",
-                escape_path(&path)
-            );
-        }
-        let options = gc::Options {
-            grace: self.grace,
-            yes: self.yes,
-        };
-        let collected = gc::collect(&folder, &keep, &options)?;
-        let verb = if self.yes { "dropped" } else { "to drop" };
-        let mut text = format!(
-            "store     {}\nkept      {} images\n{verb}   {} images: {} shards not needed, {} partly\n",
-            escape_path(&folder),
-            grouped(collected.kept_images as u64),
-            grouped(collected.dropped_images as u64),
-            grouped(collected.unneeded.len() as u64),
-            grouped(collected.partly_needed.len() as u64),
-        );
-        let partly = collected.partly_needed.iter().map(|p| (p, "partly needed"));
-        let unneeded = collected.unneeded.iter().map(|p| (p, "not needed"));
-        for (path, what) in unneeded.chain(partly) {
-            let name = path.file_name().unwrap_or_default();
-            text += &format!("shard     {} {what}\n", escape_path(Path::new(name)));
-        }
-        let what = if self.yes { "removed" } else { "to remove" };
-        text += &removed_text(&collected.removed, what);
-        if !self.yes {
-            text += "hint      nothing was changed; --yes does it\n";
-        }
-        output.print(
-            &json!({
-                "store": escape_path(&folder),
-                "done": self.yes,
-                "kept_images": collected.kept_images,
-                "dropped_images": collected.dropped_images,
-                "unneeded": paths(&collected.unneeded),
-                "partly_needed": paths(&collected.partly_needed),
-                "written": paths(&collected.written),
-                "removed": collected.removed,
-            }),
-            &text,
-        )?;
-        Ok(Outcome::Done)
-    }
-}
-
 fn paths(paths: &[PathBuf]) -> Vec<String> {
     paths.iter().map(|p| escape_path(p)).collect()
 }
@@ -280,28 +246,13 @@ fn removed_text(removed: &store::Removed, what: &str) -> String {
     );
     if removed.waiting > 0 {
         text += &format!(
-            "waiting   {} shards, {}, until they have been replaced or unneeded for the grace \
-             period (run the same command again then)\n",
+            "waiting   {} shards, {}, younger than the grace period or replaced by one that is (run \
+             the same command again later)\n",
             grouped(removed.waiting as u64),
             size(removed.waiting_bytes)
         );
     }
     text
-}
-
-/// Indexes beside the named ones that are not named.
-fn unnamed(named: &[PathBuf]) -> Vec<PathBuf> {
-    let named: HashSet<PathBuf> = named.iter().flat_map(|p| p.canonicalize()).collect();
-    let folders: HashSet<&Path> = named.iter().flat_map(|p| p.parent()).collect();
-    let mut others: Vec<PathBuf> = folders
-        .into_iter()
-        .flat_map(|folder| fs::read_dir(folder).into_iter().flatten().flatten())
-        .map(|entry| entry.path())
-        .filter(|path| path.extension().is_some_and(|e| e == "arrow") && !named.contains(path))
-        .filter(|path| Index::read(path).is_ok())
-        .collect();
-    others.sort();
-    others
 }
 
 #[cfg(test)]

@@ -223,6 +223,12 @@ fn what_the_type_cannot_hold_rejects_the_image_by_name() {
         // It is remembered: the next run computes nothing.
         let (again, ..) = bench.run(dtype, white, Some(1));
         assert_eq!(again.unwrap().rows, 0);
+        // What is no number may be one on another machine.
+        let id = Digest::of(&std::fs::read(bench.images.path().join("Grey/255.png")).unwrap());
+        let rejected = expected.is_some();
+        assert_eq!(store.rejected(&id).is_some(), rejected);
+        let is_final = store.to_try_again().rejected(&id).is_some();
+        assert_eq!(is_final, rejected && white.is_finite());
     }
 }
 

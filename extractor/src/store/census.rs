@@ -8,15 +8,28 @@
 //! copy that counts is removed by nobody. A rewritten shard has a lower name than those whose rows
 //! it took over ([`super::writer`]) and holds the same bits, so that a row does not change when
 //! its copies go, in whatever order.
+//!
+//! Whoever removes shards must have seen all that are there ([`Store::open`] would leave out what
+//! seems gone), and reads what replaces them once more, by its name.
+//!
+//! # When another copy may come to count
+//!
+//! Removing changes no row, but adding may: a writer that computed a row a second time publishes
+//! its copy in a shard whose name may be the lower one, and of two shards that compactions wrote at
+//! the same time of different copies the one with the lower name counts. Setting a damaged shard
+//! aside makes the next copy count. Copies of one provenance are the same bits; those of different
+//! ones (other processors, engines, batch sizes) agree within rounding, so that a row may then
+//! change in its last bits. Readers see one copy for as long as they have the store open.
 
 use std::collections::{BTreeSet, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use super::verify::must_be_sound;
 use super::{RowRef, Shard, Store, StoreError, files};
 use crate::digest::ImageId;
-use crate::files::{FileError, Pending, TEMPORARY_PREFIX, sync_folder};
+use crate::files::{FileError, Pending, TEMPORARY_PREFIX, is_gone, sync_folder};
 
 /// Ids of images; none stands for all.
 pub(super) type Keep<'a> = Option<&'a HashSet<ImageId>>;
@@ -141,34 +154,58 @@ pub struct Removed {
     pub temporary: usize,
     /// Bytes both took.
     pub bytes: u64,
-    /// Shards of which no row counts any more, kept until the grace period is over.
+    /// Shards of which no row counts any more, kept as they or what replaces them are younger than
+    /// the grace period.
     pub waiting: usize,
     /// Bytes they take.
     pub waiting_bytes: u64,
 }
 
+impl Removed {
+    /// The error of what came after something may have been removed.
+    pub(super) fn stopped(self, source: StoreError) -> StoreError {
+        match self.shards + self.temporary {
+            0 => source,
+            _ => StoreError::Stopped {
+                removed: self,
+                source: Box::new(source),
+            },
+        }
+    }
+}
+
 /// Removes the shards of which no row counts and the temporary files of killed runs, as far as
-/// they and what replaces them are old enough; with `dry`, only says so.
-pub(super) fn remove(census: &Census, clock: &Clock, dry: bool) -> Result<Removed, StoreError> {
+/// they and what replaces them are old enough; with `dry`, only says so. Adds what it removed to
+/// `removed`, whether it fails or not; what has to wait is what has to wait now.
+pub(super) fn remove(
+    census: &Census,
+    clock: &Clock,
+    dry: bool,
+    removed: &mut Removed,
+) -> Result<(), StoreError> {
     let folder = census.store.folder();
-    let mut removed = Removed::default();
+    let before = removed.shards + removed.temporary;
+    (removed.waiting, removed.waiting_bytes) = (0, 0);
     let mut sound = HashSet::new();
     for number in census.dead() {
         let shard = census.shard(number);
         let replacing = census.replacing(number);
         let mut needed = replacing.iter().map(|&i| census.shard(i).path());
-        if !clock.is_old(shard.path()) || !needed.all(|path| clock.is_old(path)) {
-            removed.waiting += 1;
-            removed.waiting_bytes += shard.len_bytes();
-            continue;
-        }
-        // The copies that remain must be good before the others go.
+        let mut may_go = clock.is_old(shard.path()) && needed.all(|path| clock.is_old(path));
+        // The copies that remain must be there and good before the others go.
         for i in replacing {
-            if !dry && sound.insert(i) {
-                census.shard(i).verify()?;
+            if may_go && !dry && !sound.contains(&i) {
+                match must_be_sound(census.shard(i)) {
+                    Ok(()) => may_go = sound.insert(i),
+                    Err(e) if e.is_vanished() => may_go = false,
+                    Err(e) => return Err(e),
+                }
             }
         }
-        if dry || unlink(shard.path(), clock)? {
+        if !may_go {
+            removed.waiting += 1;
+            removed.waiting_bytes += shard.len_bytes();
+        } else if dry || unlink(shard.path(), clock)? {
             removed.shards += 1;
             removed.bytes += shard.len_bytes();
         }
@@ -180,16 +217,23 @@ pub(super) fn remove(census: &Census, clock: &Clock, dry: bool) -> Result<Remove
             removed.bytes += len_bytes;
         }
     }
-    if !dry && removed.shards + removed.temporary > 0 {
+    if !dry && removed.shards + removed.temporary > before {
         sync_folder(folder)?;
     }
-    Ok(removed)
+    Ok(())
 }
 
 /// Temporary files that nobody writes any more.
 fn temporary(folder: &Path, clock: &Clock) -> Result<Vec<PathBuf>, StoreError> {
-    let mut paths = files(folder, TEMPORARY_PREFIX, "")?;
+    let mut paths = temporary_files(folder)?;
     paths.retain(|path| clock.is_old(path));
+    Ok(paths)
+}
+
+/// Temporary files, under way or left behind. Nothing else of such a name is ours.
+pub(super) fn temporary_files(folder: &Path) -> Result<Vec<PathBuf>, StoreError> {
+    let mut paths = files(folder, TEMPORARY_PREFIX, "")?;
+    paths.retain(|path| fs::symlink_metadata(path).is_ok_and(|found| found.is_file()));
     Ok(paths)
 }
 
@@ -200,7 +244,7 @@ fn unlink(path: &Path, clock: &Clock) -> Result<bool, StoreError> {
     }
     match fs::remove_file(path) {
         Ok(()) => Ok(true),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(false),
+        Err(e) if is_gone(&e) => Ok(false),
         Err(e) => Err(FileError::new("remove", path)(e).into()),
     }
 }

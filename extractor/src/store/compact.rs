@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::census::{Census, Clock, Removed, remove};
+use super::verify::must_be_sound;
 use super::writer::{SHARD_BYTES, generation};
 use super::{Features, Provenance, ShardWriter, Store, StoreError};
 use crate::digest::ImageId;
@@ -49,17 +50,32 @@ pub struct Compacted {
     pub removed: Removed,
 }
 
-/// Compacts the store in `folder`.
+/// Compacts the store in `folder`. What may go goes first, so that its space can be used; a rewritten
+/// shard and those that it replaces need space both until the grace period is over.
 ///
 /// # Errors
-/// When a shard is damaged or the disk fails; no row is lost.
+/// When a shard is damaged or the disk fails; no row is lost. [`StoreError::Stopped`] says what had
+/// been removed by then.
 pub fn compact(folder: &Path, options: &Options) -> Result<Compacted, StoreError> {
-    let store = Store::open(folder)?;
+    let mut compacted = Compacted::default();
+    match run(folder, options, &mut compacted) {
+        Ok(()) => Ok(compacted),
+        Err(e) => Err(compacted.removed.stopped(e)),
+    }
+}
+
+fn run(folder: &Path, options: &Options, compacted: &mut Compacted) -> Result<(), StoreError> {
+    let mut store = Store::open_whole(folder)?;
     let census = Census::new(&store, None);
-    let mut compacted = Compacted {
-        duplicates: census.duplicates(),
-        ..Compacted::default()
-    };
+    compacted.duplicates = census.duplicates();
+    let clock = Clock::new(folder, options.grace);
+    remove(&census, &clock, false, &mut compacted.removed)?;
+    if compacted.removed.shards > 0 {
+        // A removed shard takes space as long as it is mapped.
+        drop(store);
+        store = Store::open_whole(folder)?;
+    }
+    let census = Census::new(&store, None);
     let mixed = census.mixed();
     let mut groups: BTreeMap<&Provenance, Vec<usize>> = BTreeMap::new();
     for (i, shard) in store.shards().iter().enumerate() {
@@ -75,12 +91,15 @@ pub fn compact(folder: &Path, options: &Options) -> Result<Compacted, StoreError
             compacted.written.extend(written);
         }
     }
-    drop(groups);
+    if compacted.written.is_empty() {
+        return Ok(());
+    }
     // Counted again, as what was just written changes what counts.
-    let store = Store::open(folder)?;
+    drop(store);
+    let store = Store::open_whole(folder)?;
     let clock = Clock::new(folder, options.grace);
-    compacted.removed = remove(&Census::new(&store, None), &clock, false)?;
-    Ok(compacted)
+    let census = Census::new(&store, None);
+    remove(&census, &clock, false, &mut compacted.removed)
 }
 
 /// Writes the rows that count of `sources`, which are of one provenance, into new shards.
@@ -94,7 +113,7 @@ pub(super) fn rewrite(
     };
     let shards = || sources.iter().map(|&i| &store.shards()[i]);
     // Damage must not get a new checksum.
-    shards().try_for_each(|shard| shard.verify())?;
+    shards().try_for_each(must_be_sound)?;
     let first = &store.shards()[first];
     let oldest = shards().map(|shard| generation(shard.path())).max();
     let mut writer = ShardWriter::new(

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use super::census::temporary_files;
 use super::verify::QUARANTINE;
 use super::{Provenance, Rejected, Store, StoreError};
-use crate::files::{FileError, TEMPORARY_PREFIX};
+use crate::files::FileError;
 
 /// Number, size and rows of some shards.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
@@ -57,7 +58,8 @@ pub fn inspect(store: &Store) -> Result<Inspection, StoreError> {
     let rejected = store.rejected.iter().map(|((id, view), reason)| Rejected {
         id: *id,
         view: view.clone(),
-        reason: reason.clone(),
+        reason: reason.text.clone(),
+        retry: reason.retry,
     });
     let has_row = |r: &Rejected| {
         let view = r.view.as_deref().unwrap_or(super::IDENTITY);
@@ -72,7 +74,7 @@ pub fn inspect(store: &Store) -> Result<Inspection, StoreError> {
         duplicates: total.rows - store.len(),
         provenances,
         rejected,
-        temporary: super::files(store.folder(), TEMPORARY_PREFIX, "")?,
+        temporary: temporary_files(store.folder())?,
         quarantined: quarantined(store.folder())?,
     })
 }

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::folder::unfit;
 use super::{FORMAT_VERSION, StoreError};
 use crate::backbone::Spec;
 use crate::decode::{DECODER, Exif};
@@ -160,16 +161,20 @@ impl StoreKey {
 /// When it is not there, damaged or of another format.
 pub fn read(folder: &Path) -> Result<StoreJson, StoreError> {
     let path = folder.join(STORE_JSON);
-    let bytes = match std::fs::read(&path) {
-        Ok(bytes) => bytes,
+    let wrong = |reason: String| StoreError::NotAStore {
+        path: folder.to_owned(),
+        reason,
+    };
+    let read = unfit(&path).and_then(|unfit| match unfit {
+        Some(what) => Ok(Err(wrong(format!("{STORE_JSON}: {what}")))),
+        None => std::fs::read(&path).map(Ok),
+    });
+    let bytes = match read {
+        Ok(bytes) => bytes?,
         Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
             return Err(StoreError::None(folder.to_owned()));
         }
         Err(e) => return Err(FileError::new("read", &path)(e).into()),
-    };
-    let wrong = |reason: String| StoreError::NotAStore {
-        path: folder.to_owned(),
-        reason,
     };
     // The version first: another version may have other fields.
     let value: serde_json::Value =

@@ -11,25 +11,34 @@
 //! - `store.json`: [`StoreJson`], the key and the backbone's name, for people and tools;
 //! - `shard-*.arrow`: the rows ([`shard`] specifies them);
 //! - `rejected-*.jsonl`: ids that have no row in this store and why, one JSON object a line
-//!   (`{"id": "...", "reason": "..."}`); with `"view": "..."` only this view of the image has none.
+//!   (`{"id": "...", "reason": "..."}`); with `"view": "..."` only this view of the image has none;
+//!   with `"retry": true` the reason lies in the engine and not in the image, so that a writer
+//!   SHOULD try it again. Where `*` is 12 hexadecimal digits, they are the beginning of the SHA-256 of
+//!   the file, and a reader SHOULD check them.
 //!
 //! Every file is written under a temporary name beginning with `.tmp-` and renamed; a published
-//! file MUST NOT be changed. Readers MUST ignore names they do not know. Two shards MAY hold the
-//! same row (two writers raced); the one in the shard with the lower name counts. A reader MUST
-//! refuse a store or shard whose version or key differs from what it expects.
+//! file MUST NOT be changed, nor replaced by another one unless it is damaged. Readers MUST ignore
+//! names they do not know. Two shards MAY hold the same row (two writers raced); the one in the
+//! shard with the lower name counts. A reader MUST refuse a store or shard whose version or key
+//! differs from what it expects.
 //!
 //! # Many at once
 //!
 //! There is no lock, so that a store may lie on any shared file system. Writers only ever add
 //! whole shards. [`compact`] and [`gc`] replace shards: they publish the shard that takes rows
 //! over under a lower name, so that its rows count from then on, and remove the replaced one when
-//! both have been there for a grace period. A reader that finds a listed shard gone lists again.
+//! both have been there for a grace period. A reader that finds a listed shard gone lists again, and
+//! goes on without it if it stays so for some seconds. A writer whose shard's name is taken leaves
+//! the one that has it, which is of the same rows, unless that is damaged.
 
 mod census;
 pub mod compact;
+mod error;
+mod folder;
 pub mod gc;
 pub mod inspect;
 pub mod key;
+mod layout;
 pub mod map;
 mod provenance;
 pub mod rejected;
@@ -39,16 +48,16 @@ pub mod verify;
 pub mod writer;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::fs;
 use std::path::{Path, PathBuf};
-
-use arrow::error::ArrowError;
+use std::time::Duration;
 
 use crate::backbone::MapShape;
 use crate::digest::ImageId;
-use crate::files::FileError;
 use crate::view::View;
 pub use census::Removed;
+pub use error::StoreError;
+use folder::files;
+pub use folder::{find, has_rows};
 pub use key::{Dtype, StoreJson, StoreKey};
 pub use provenance::Provenance;
 pub use rejected::Rejected;
@@ -62,88 +71,9 @@ pub const FORMAT_VERSION: u32 = 1;
 /// The view of an image as it is.
 pub const IDENTITY: &str = "identity";
 
-/// The store cannot be read or written.
-#[derive(Debug, thiserror::Error)]
-pub enum StoreError {
-    /// A file cannot be read or written.
-    #[error(transparent)]
-    File(#[from] FileError),
-    /// A shard is damaged or not of this format.
-    #[error("shard {} cannot be used: {reason} (hint: extractor store verify --quarantine sets \
-             damaged shards aside; the next make features computes only their rows anew)", path.display())]
-    Shard {
-        /// The shard.
-        path: PathBuf,
-        /// What is wrong.
-        reason: String,
-    },
-    /// A record of rejected images is damaged.
-    #[error("the record of rejected images {} cannot be used: {reason} (hint: extractor store \
-             verify --quarantine sets it aside; the next make features writes it anew)", path.display())]
-    Rejected {
-        /// The record.
-        path: PathBuf,
-        /// What is wrong.
-        reason: String,
-    },
-    /// Arrow's writer failed.
-    #[error("cannot write the shard {}{}", path.display(), full(source))]
-    Write {
-        /// The shard under way.
-        path: PathBuf,
-        /// Arrow's error.
-        #[source]
-        source: ArrowError,
-    },
-    /// The folder is no store of this format.
-    #[error("{} is no feature store of format {FORMAT_VERSION}: {reason} (hint: if its store.json is \
-             damaged, extractor store verify --quarantine sets it aside; the next make features \
-             writes it anew)", path.display())]
-    NotAStore {
-        /// The folder.
-        path: PathBuf,
-        /// What is wrong.
-        reason: String,
-    },
-    /// The store is of another format: not damaged, but not for this program.
-    #[error("feature store {} has format {found}, expected {FORMAT_VERSION} (hint: use the program \
-             that wrote it, or another folder)", path.display())]
-    Version {
-        /// The folder.
-        path: PathBuf,
-        /// Its format.
-        found: u64,
-    },
-    /// There is no store where one was expected.
-    #[error("no feature store in {} (hint: run make features)", .0.display())]
-    None(PathBuf),
-    /// The store is not where it was when the run began.
-    #[error("the feature store {} is gone while it is written to (hint: was its disk unmounted? \
-             run the same command again when it is back; what was published is kept)", .0.display())]
-    Gone(PathBuf),
-    /// A key field differs from what is expected.
-    #[error("feature store {} has {field} {found}, expected {expected}", path.display())]
-    Key {
-        /// The store or shard.
-        path: PathBuf,
-        /// The field.
-        field: &'static str,
-        /// What is there.
-        found: String,
-        /// What was expected.
-        expected: String,
-    },
-}
-
-fn full(error: &ArrowError) -> &'static str {
-    match error {
-        ArrowError::IoError(_, e) if e.kind() == std::io::ErrorKind::StorageFull => {
-            ": the disk is full (hint: free some space and run the same command again; published \
-             shards are kept)"
-        }
-        _ => "",
-    }
-}
+/// How long to wait before each new look at a folder that lists what is not there: at once for a
+/// shard that was just replaced, then longer, some 5 seconds in all.
+const PAUSES_MILLIS: [u64; 9] = [0, 20, 40, 80, 160, 320, 640, 1280, 2560];
 
 /// Where a row is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -184,35 +114,66 @@ impl Store {
     /// Opens the store in `folder`: checks `store.json`, checks the structure of every shard and
     /// maps it. No feature is read.
     ///
+    /// A listed file that is gone was replaced since it was listed: the list is read again, for
+    /// some seconds if it must be, as a network file system may show an old list for a while. What
+    /// is gone even then is left out with a warning.
+    ///
     /// # Errors
-    /// When the folder is no store, a shard is damaged or belongs to another key.
+    /// When the folder is no store, a shard is damaged, of another version or of another key.
     pub fn open(folder: &Path) -> Result<Store, StoreError> {
-        let mut tries = 0;
+        match Store::open_whole(folder) {
+            Err(e) if e.is_vanished() => Store::open_listed(folder, true),
+            opened => opened,
+        }
+    }
+
+    /// [`Store::open`] for those who remove shards: what is listed must be there.
+    fn open_whole(folder: &Path) -> Result<Store, StoreError> {
+        let mut pauses = PAUSES_MILLIS.iter();
         loop {
-            match Store::open_listed(folder) {
-                // A shard was replaced since it was listed; the new list has the new one.
-                Err(StoreError::File(e))
-                    if e.source.kind() == std::io::ErrorKind::NotFound && tries < 100 =>
-                {
-                    tries += 1;
+            match (Store::open_listed(folder, false), pauses.next()) {
+                (Err(e), Some(pause)) if e.is_vanished() => {
+                    std::thread::sleep(Duration::from_millis(*pause));
                 }
-                opened => return opened,
+                (opened, _) => return opened,
             }
         }
     }
 
-    fn open_listed(folder: &Path) -> Result<Store, StoreError> {
+    fn open_listed(folder: &Path, leave_out: bool) -> Result<Store, StoreError> {
         let json = key::read(folder)?;
         let mut store = Store {
             folder: folder.to_owned(),
             json,
             shards: Vec::new(),
             rows: Rows::default(),
-            rejected: rejected::read_all(folder)?,
+            rejected: rejected::Reasons::new(),
         };
+        let left_out = |e: StoreError| match leave_out && e.is_vanished() {
+            true => {
+                tracing::warn!(
+                    "left out, as it is listed and not there: {}",
+                    error::chain(&e)
+                );
+                Ok(())
+            }
+            false => Err(e),
+        };
+        for path in files(folder, rejected::PREFIX, rejected::SUFFIX)? {
+            match rejected::read(&path) {
+                Ok(records) => rejected::add(&mut store.rejected, records),
+                Err(e) => left_out(e)?,
+            }
+        }
         for path in files(folder, shard::PREFIX, shard::SUFFIX)? {
-            let shard = Shard::open(&path)?;
-            shard.key().must_equal(&store.json.key, &path)?;
+            let shard = match Shard::open(&path) {
+                Ok(shard) => shard,
+                Err(e) => {
+                    left_out(e)?;
+                    continue;
+                }
+            };
+            shard.must_be_of(&store.json.key)?;
             if let Some(first) = store.shards.first()
                 && first.map_shape() != shard.map_shape()
             {
@@ -317,13 +278,21 @@ impl Store {
 
     /// Why an image has no row at all, if it was tried.
     pub fn rejected(&self, id: &ImageId) -> Option<&str> {
-        self.rejected.get(&(*id, None)).map(String::as_str)
+        self.rejected.get(&(*id, None)).map(|r| r.text.as_str())
     }
 
     /// Why a view of an image has no row, if it was tried.
     pub fn rejected_view(&self, id: &ImageId, view: &str) -> Option<&str> {
         let of_view = || self.rejected.get(&(*id, Some(view.to_owned())));
-        self.rejected(id).or_else(|| of_view().map(String::as_str))
+        self.rejected(id)
+            .or_else(|| of_view().map(|r| r.text.as_str()))
+    }
+
+    /// The store as one who computes rows takes it: without the rejections that another try may
+    /// overcome.
+    pub fn to_try_again(mut self) -> Store {
+        self.rejected.retain(|_, reason| !reason.retry);
+        self
     }
 
     /// A row's feature map [h * w * c], channels last, straight from the mapped file.
@@ -350,56 +319,6 @@ impl Store {
             list.join("; ")
         ))
     }
-}
-
-/// The stores below `root`, or `root` itself if it is a store.
-///
-/// # Errors
-/// When `root` cannot be read or holds no store.
-pub fn find(root: &Path) -> Result<Vec<PathBuf>, StoreError> {
-    if root.join(key::STORE_JSON).is_file() {
-        return Ok(vec![root.to_owned()]);
-    }
-    let entries = match fs::read_dir(root) {
-        Ok(entries) => entries,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-            return Err(StoreError::None(root.to_owned()));
-        }
-        Err(e) => return Err(FileError::new("read the folder", root)(e).into()),
-    };
-    let mut stores: Vec<PathBuf> = entries
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .filter(|path| path.join(key::STORE_JSON).is_file())
-        .collect();
-    stores.sort();
-    if stores.is_empty() {
-        return Err(StoreError::None(root.to_owned()));
-    }
-    Ok(stores)
-}
-
-/// Whether the store in `folder` has any shard.
-///
-/// # Errors
-/// When the folder cannot be read.
-pub fn has_rows(folder: &Path) -> Result<bool, StoreError> {
-    Ok(!files(folder, shard::PREFIX, shard::SUFFIX)?.is_empty())
-}
-
-/// The files of `folder` with the given beginning and end of name, sorted.
-fn files(folder: &Path, prefix: &str, suffix: &str) -> Result<Vec<PathBuf>, StoreError> {
-    let error = |e| FileError::new("read the folder", folder)(e);
-    let mut paths = Vec::new();
-    for entry in fs::read_dir(folder).map_err(error)? {
-        let entry = entry.map_err(error)?;
-        let name = entry.file_name();
-        let name = name.to_string_lossy();
-        if name.starts_with(prefix) && name.ends_with(suffix) {
-            paths.push(entry.path());
-        }
-    }
-    paths.sort();
-    Ok(paths)
 }
 
 #[cfg(test)]

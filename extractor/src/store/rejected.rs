@@ -1,8 +1,10 @@
 //! The record of images that lack rows in a store, and why.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::path::Path;
 
+use super::folder::unfit;
 use super::{StoreError, key};
 use crate::digest::{Digest, ImageId};
 use crate::files::{FileError, write_atomically};
@@ -20,6 +22,9 @@ pub struct Rejected {
     pub view: Option<String>,
     /// Why, as a lowercase fragment.
     pub reason: String,
+    /// Whether the reason lies in the engine and not in the image, so that another try may succeed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub retry: bool,
 }
 
 /// Adds a record of rejected images to the store in `folder`; nothing for none.
@@ -43,27 +48,57 @@ pub fn write(folder: &Path, rejected: &[Rejected]) -> Result<(), StoreError> {
     Ok(())
 }
 
-/// Reasons by image and view, the latter as in [`Rejected`].
-pub(super) type Reasons = HashMap<(ImageId, Option<String>), String>;
-
-/// Reads all records of the store in `folder`.
-pub(super) fn read_all(folder: &Path) -> Result<Reasons, StoreError> {
-    let mut all = HashMap::new();
-    for path in super::files(folder, PREFIX, SUFFIX)? {
-        let records = read(&path)?;
-        all.extend(records.into_iter().map(|r| ((r.id, r.view), r.reason)));
-    }
-    Ok(all)
+/// Why an image or a view of it has no row.
+#[derive(Debug)]
+pub(super) struct Reason {
+    pub text: String,
+    pub retry: bool,
 }
 
-/// Reads one file of records.
+/// Reasons by image and view, the latter as in [`Rejected`].
+pub(super) type Reasons = HashMap<(ImageId, Option<String>), Reason>;
+
+/// Adds records; a reason that is final is never lost to one that is not.
+pub(super) fn add(reasons: &mut Reasons, records: Vec<Rejected>) {
+    for record in records {
+        let reason = Reason {
+            text: record.reason,
+            retry: record.retry,
+        };
+        match reasons.entry((record.id, record.view)) {
+            Entry::Vacant(free) => _ = free.insert(reason),
+            Entry::Occupied(mut known) if known.get().retry => _ = known.insert(reason),
+            Entry::Occupied(_) => {}
+        }
+    }
+}
+
+/// Reads one file of records. A name as [`write`] makes it is checked against what is in the file,
+/// which has no other checksum.
 pub(super) fn read(path: &Path) -> Result<Vec<Rejected>, StoreError> {
-    let bytes = std::fs::read(path).map_err(FileError::new("read", path))?;
     let wrong = |reason: String| StoreError::Rejected {
         path: path.to_owned(),
         reason,
     };
+    if let Some(what) = unfit(path).map_err(FileError::new("read", path))? {
+        return Err(wrong(what.to_owned()));
+    }
+    let bytes = std::fs::read(path).map_err(FileError::new("read", path))?;
     let text = std::str::from_utf8(&bytes).map_err(|e| wrong(e.to_string()))?;
     let parse = |line| serde_json::from_str(line).map_err(|e| wrong(e.to_string()));
-    text.lines().map(parse).collect()
+    let records = text.lines().map(parse).collect::<Result<_, _>>()?;
+    let (named, found) = (digest_in_name(path), Digest::of(&bytes).short());
+    match named {
+        Some(named) if named != found => Err(wrong(format!(
+            "it is not what was written (digest {found}, not {named})"
+        ))),
+        _ => Ok(records),
+    }
+}
+
+fn digest_in_name(path: &Path) -> Option<&str> {
+    let name = path.file_name()?.to_str()?;
+    let digest = name.strip_prefix(PREFIX)?.strip_suffix(SUFFIX)?;
+    let is_digest = digest.len() == 12 && digest.bytes().all(|b| b.is_ascii_hexdigit());
+    is_digest.then_some(digest)
 }

@@ -8,6 +8,7 @@ use crate::decode::Exif;
 use crate::digest::Digest;
 use crate::preprocess::{Layout, Preset};
 
+mod strange;
 mod upkeep;
 
 const SHAPE: MapShape = MapShape {
@@ -180,6 +181,7 @@ fn a_shard_of_another_key_is_refused() {
     fs::copy(&stranger, f32.join(stranger.file_name().unwrap())).unwrap();
     let error = Store::open(&f32).unwrap_err().to_string();
     assert!(error.contains("has dtype F16, expected F32"), "{error}");
+    assert!(error.contains("(hint: move it there, or"), "{error}");
     assert_eq!(find(root.path()).unwrap().len(), 2);
     assert_eq!(find(&f32).unwrap(), [f32]);
 }
@@ -209,6 +211,7 @@ fn rejected_images_are_remembered() {
         id: id(9),
         view: None,
         reason: "broken \"JPEG\"\nreally".to_owned(),
+        retry: false,
     };
     rejected::write(&folder, std::slice::from_ref(&rejected)).unwrap();
     rejected::write(&folder, &[]).unwrap();

@@ -19,15 +19,18 @@ use half::slice::HalfFloatSliceExt;
 use xxhash_rust::xxh3::Xxh3Default;
 
 use super::shard::{self, FORMAT};
-use super::{Dtype, FORMAT_VERSION, Provenance, StoreError, StoreKey, key};
+use super::{Dtype, FORMAT_VERSION, Provenance, StoreError, StoreKey, key, verify};
 use crate::backbone::MapShape;
 use crate::digest::ImageId;
-use crate::files::Pending;
+use crate::files::{Pending, Published, escape_path, printable};
 
 /// A shard is closed when its features reach this size: 256 MiB.
 pub const SHARD_BYTES: usize = 256 << 20;
 
 const LAST_GENERATION: u32 = 9999;
+
+/// How often to try a name that is taken and, when looked at, is not.
+const TRIES: usize = 8;
 
 /// Name of a shard. That of a rewritten shard sorts before those of the shards whose rows it took
 /// over, one generation older each: so its rows are the ones that count, as soon as it is there.
@@ -48,10 +51,24 @@ pub(super) fn generation(path: &Path) -> u32 {
     LAST_GENERATION.saturating_sub(rank().unwrap_or(LAST_GENERATION))
 }
 
+/// The digest of its rows that a shard's writer put into its name; none in a name of another kind.
+pub(super) fn content_in_name(path: &Path) -> Option<u128> {
+    let name = path.file_name()?.to_str()?;
+    let name = name
+        .strip_prefix(shard::PREFIX)?
+        .strip_suffix(shard::SUFFIX)?;
+    let digest = match name.strip_prefix('-') {
+        Some(rewritten) => rewritten.get(5..)?,
+        None => name,
+    };
+    let is_digest = digest.len() == 32 && digest.bytes().all(|b| b.is_ascii_hexdigit());
+    is_digest.then(|| u128::from_str_radix(digest, 16).ok())?
+}
+
 /// Writes rows into shards of one store.
 pub struct ShardWriter {
     folder: PathBuf,
-    dtype: Dtype,
+    key: StoreKey,
     shape: MapShape,
     schema: SchemaRef,
     rows_per_shard: usize,
@@ -79,7 +96,7 @@ impl ShardWriter {
     ) -> ShardWriter {
         ShardWriter {
             folder: folder.to_owned(),
-            dtype: key.dtype,
+            key: key.clone(),
             shape,
             schema: schema(key, provenance, shape),
             rows_per_shard: (shard_bytes / (shape.len() * key.dtype.size_bytes())).max(1),
@@ -117,7 +134,7 @@ impl ShardWriter {
             return Ok(());
         }
         let id_bytes: Vec<u8> = rows.iter().flat_map(|(id, _)| id.0).collect();
-        let (values, value_bytes): (ArrayRef, Buffer) = match self.dtype {
+        let (values, value_bytes): (ArrayRef, Buffer) = match self.key.dtype {
             Dtype::F32 => {
                 let values = ScalarBuffer::<f32>::from(features);
                 let bytes = values.inner().clone();
@@ -197,8 +214,9 @@ impl ShardWriter {
         })
     }
 
-    /// Completes the open shard and renames it into place. Its name follows from its rows, so two
-    /// writers that computed the same rows publish the same file.
+    /// Completes the open shard and gives it its name. That follows from its rows, so two writers
+    /// that computed the same rows take the same one: the shard that is there first stays, as
+    /// somebody may read it, unless it is damaged.
     fn publish(&mut self) -> Result<(), StoreError> {
         let Some(mut open) = self.open.take() else {
             return Ok(());
@@ -208,16 +226,52 @@ impl ShardWriter {
         open.writer.finish().map_err(|e| self.failed(e))?;
         drop(open.writer);
         let name = name(self.generation, open.content.digest128());
-        open.pending.retarget(self.folder.join(name));
-        self.published.push(open.pending.publish()?);
+        let mut pending = open.pending;
+        pending.retarget(self.folder.join(name));
+        for _ in 0..TRIES {
+            pending = match pending.publish_new()? {
+                Published::Here(path) => {
+                    self.published.push(path);
+                    return Ok(());
+                }
+                Published::Taken(pending) => pending,
+            };
+            match self.accept(&mut pending) {
+                Ok(()) => {
+                    self.published.push(pending.target().to_owned());
+                    return Ok(());
+                }
+                Err(e) => match verify::reason(e)? {
+                    None => {} // gone again
+                    Some(reason) => {
+                        tracing::warn!(
+                            "the damaged shard {} is replaced by a sound one of the same rows: {}",
+                            escape_path(pending.target()),
+                            printable(&reason)
+                        );
+                        break;
+                    }
+                },
+            }
+        }
+        self.published.push(pending.publish()?);
+        Ok(())
+    }
+
+    /// Checks that the shard that has the name of ours is as good.
+    fn accept(&self, ours: &mut Pending) -> Result<(), StoreError> {
+        verify::look(ours.target(), &|_| {})?.must_be_of(&self.key)?;
+        // Its rows were asked for now, so it must not be taken for one that nobody needed for
+        // long. If it belongs to somebody else, its age stays.
+        let modified = ours.file().metadata().and_then(|m| m.modified());
+        if let (Ok(modified), Ok(theirs)) = (modified, File::open(ours.target())) {
+            let _ = theirs.set_modified(modified);
+        }
         Ok(())
     }
 
     fn failed(&self, source: ArrowError) -> StoreError {
-        StoreError::Write {
-            path: self.folder.clone(),
-            source,
-        }
+        StoreError::write(&self.folder, source)
     }
 }
 
@@ -273,7 +327,12 @@ mod tests {
         let names: Vec<_> = [0, 1, 2, 500, 9999].map(|g| name(g, 1 << (g % 128))).into();
         assert!(names.is_sorted_by(|a, b| a > b), "{names:?}");
         for (generation, name) in [0, 1, 2, 500, 9999].iter().zip(&names) {
-            assert_eq!(super::generation(&Path::new("x").join(name)), *generation);
+            let path = Path::new("x").join(name);
+            assert_eq!(super::generation(&path), *generation);
+            assert_eq!(content_in_name(&path), Some(1 << (generation % 128)));
+        }
+        for other in ["shard-v1.arrow", "shard--0001-12.arrow", "shard--1.arrow"] {
+            assert_eq!(content_in_name(Path::new(other)), None);
         }
         assert_eq!(super::generation(Path::new("shard--x.arrow")), 0);
     }

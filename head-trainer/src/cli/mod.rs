@@ -3,6 +3,8 @@
 mod audit;
 mod data;
 mod runs;
+mod sweep;
+mod table;
 mod train;
 
 use std::process::ExitCode;
@@ -24,10 +26,12 @@ struct Cli {
 enum Verb {
     /// Train a head on cached features.
     Train(Box<train::Args>),
-    /// Find labels that are probably wrong, and images that look alike or are there twice.
-    Audit(Box<audit::Args>),
+    /// Train many heads on folds of the training side and compare them.
+    Sweep(Box<sweep::Args>),
     /// Look at the runs that were recorded.
     Runs(runs::Args),
+    /// Find labels that are probably wrong, and images that look alike or are there twice.
+    Audit(Box<audit::Args>),
 }
 
 /// Parses the command line, runs the verb and maps the result to an exit code.
@@ -36,7 +40,8 @@ pub fn main() -> ExitCode {
     output.init_logging();
     common::exit(match verb {
         Verb::Train(args) => args.run(&output),
-        Verb::Audit(args) => args.run(&output),
+        Verb::Sweep(args) => args.run(&output),
         Verb::Runs(args) => args.run(&output),
+        Verb::Audit(args) => args.run(&output),
     })
 }

@@ -8,7 +8,6 @@ mod best;
 mod diff;
 mod list;
 mod show;
-pub(super) mod text;
 
 use std::path::{Path, PathBuf};
 

@@ -42,6 +42,39 @@ impl std::fmt::Display for StoreFilter {
 /// # Errors
 /// When none or several fit.
 pub fn find_store(root: &Path, filter: &StoreFilter) -> Result<PathBuf, DatasetError> {
+    let mut fitting = fitting(root, filter)?;
+    let usual: [&dyn Fn(&StoreKey) -> bool; 2] =
+        [&|key| filter.usual_preset == Some(key.preset), &|key| {
+            key.dtype == Dtype::F32
+        }];
+    for is_usual in usual {
+        if fitting.iter().any(|(_, key, _)| is_usual(key)) {
+            fitting.retain(|(_, key, _)| is_usual(key));
+        }
+    }
+    match fitting.len() {
+        1 => Ok(fitting.remove(0).0),
+        _ => Err(DatasetError::SeveralStores(
+            fitting.into_iter().map(|(.., name)| name).collect(),
+        )),
+    }
+}
+
+/// Finds every store below `root` (or `root` itself) that `filter` fits, in the order of their
+/// names. Stores without a row do not count.
+///
+/// # Errors
+/// When none fits.
+pub fn find_stores(root: &Path, filter: &StoreFilter) -> Result<Vec<PathBuf>, DatasetError> {
+    let fitting = fitting(root, filter)?;
+    Ok(fitting.into_iter().map(|(folder, ..)| folder).collect())
+}
+
+/// Folder, key and name of each store that fits, at least one.
+fn fitting(
+    root: &Path,
+    filter: &StoreFilter,
+) -> Result<Vec<(PathBuf, StoreKey, String)>, DatasetError> {
     let (mut fitting, mut there) = (Vec::new(), Vec::new());
     for folder in store::find(root)? {
         let json = match store::key::read(&folder) {
@@ -63,24 +96,12 @@ pub fn find_store(root: &Path, filter: &StoreFilter) -> Result<PathBuf, DatasetE
         }
         there.push(name);
     }
-    let usual: [&dyn Fn(&StoreKey) -> bool; 2] =
-        [&|key| filter.usual_preset == Some(key.preset), &|key| {
-            key.dtype == Dtype::F32
-        }];
-    for is_usual in usual {
-        if fitting.iter().any(|(_, key, _)| is_usual(key)) {
-            fitting.retain(|(_, key, _)| is_usual(key));
-        }
-    }
-    match fitting.len() {
-        0 => Err(DatasetError::NoStore {
+    if fitting.is_empty() {
+        return Err(DatasetError::NoStore {
             root: root.to_owned(),
             wanted: filter.to_string(),
             there,
-        }),
-        1 => Ok(fitting.remove(0).0),
-        _ => Err(DatasetError::SeveralStores(
-            fitting.into_iter().map(|(.., name)| name).collect(),
-        )),
+        });
     }
+    Ok(fitting)
 }

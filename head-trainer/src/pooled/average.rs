@@ -5,75 +5,89 @@
 //! of the format of [`super::sidecar`]. Must not know where maps come from.
 
 use extractor::store::Features;
-use half::slice::HalfFloatSliceExt;
+use half::f16;
+use pulp::{Arch, NullaryFnOnce};
 
-/// Positions that are added at a time, so that the sums are loaded and stored a quarter as often
-/// as they would be one by one, in the same order.
-const TOGETHER: usize = 4;
-
-/// Pools maps of C channels one after the other.
-pub(super) struct Average {
-    widened: Vec<f32>, // [TOGETHER, C] at most
-}
-
-impl Average {
-    pub fn new() -> Average {
-        Average {
-            widened: Vec::new(),
-        }
-    }
-
-    /// Mean over the positions of a map [h * w, C] into [C].
-    pub fn pool(&mut self, map_hwc: Features<'_>, pooled_c: &mut [f32]) {
-        let channels = pooled_c.len();
-        pooled_c.fill(0.0);
-        let len = match map_hwc {
-            Features::F32(map_hwc) => {
-                for some in map_hwc.chunks(TOGETHER * channels) {
-                    add(some, pooled_c);
-                }
-                map_hwc.len()
-            }
-            Features::F16(map_hwc) => {
-                self.widened.resize(TOGETHER * channels, 0.0);
-                for some in map_hwc.chunks(TOGETHER * channels) {
-                    // A few at a time, which stay in the fastest cache until they are added.
-                    let widened = &mut self.widened[..some.len()];
-                    some.convert_to_f32_slice(widened);
-                    add(widened, pooled_c);
-                }
-                map_hwc.len()
-            }
-        };
-        let positions = (len / channels) as f32;
-        for sum in pooled_c {
-            *sum /= positions;
-        }
+/// Mean over the positions of a map [h * w, C] into [C].
+pub(super) fn average(map_hwc: Features<'_>, pooled_c: &mut [f32]) {
+    pooled_c.fill(0.0);
+    let sum_c = &mut *pooled_c;
+    // Compiled once for each kind of vector unit that the processor may have. The same bits on all
+    // of them, as no addition is in another place.
+    let len = match map_hwc {
+        Features::F32(map_hwc) => Arch::new().dispatch(Add { map_hwc, sum_c }),
+        Features::F16(map_hwc) => Arch::new().dispatch(Add { map_hwc, sum_c }),
+    };
+    let positions = (len / pooled_c.len()) as f32;
+    for sum in pooled_c {
+        *sum /= positions;
     }
 }
 
-/// Adds up to [`TOGETHER`] positions to `sum_c`, one after the other.
-fn add(positions: &[f32], sum_c: &mut [f32]) {
-    let channels = sum_c.len();
-    if positions.len() == TOGETHER * channels {
-        let (p01, p23) = positions.split_at(2 * channels);
-        let ((p0, p1), (p2, p3)) = (p01.split_at(channels), p23.split_at(channels));
-        let positions = p0.iter().zip(p1).zip(p2.iter().zip(p3));
-        for (sum, ((p0, p1), (p2, p3))) in sum_c.iter_mut().zip(positions) {
-            *sum = (((*sum + p0) + p1) + p2) + p3;
+/// Adds all positions to the sums and returns the number of values.
+struct Add<'a, T> {
+    map_hwc: &'a [T],     // [h * w, C]
+    sum_c: &'a mut [f32], // [C]
+}
+
+impl<T: Element> NullaryFnOnce for Add<'_, T> {
+    type Output = usize;
+
+    #[inline(always)]
+    fn call(self) -> usize {
+        let Add { map_hwc, sum_c } = self;
+        let channels = sum_c.len();
+        // Four positions at a time, so that the sums are loaded and stored a quarter as often; the
+        // order of the additions is that of one at a time.
+        let mut blocks = map_hwc.chunks_exact(4 * channels);
+        for block in &mut blocks {
+            let (p01, p23) = block.split_at(2 * channels);
+            let ((p0, p1), (p2, p3)) = (p01.split_at(channels), p23.split_at(channels));
+            let positions = p0.iter().zip(p1).zip(p2.iter().zip(p3));
+            for (sum, ((p0, p1), (p2, p3))) in sum_c.iter_mut().zip(positions) {
+                *sum = (((*sum + p0.widen()) + p1.widen()) + p2.widen()) + p3.widen();
+            }
         }
-        return;
+        for position_c in blocks.remainder().chunks_exact(channels) {
+            for (sum, value) in sum_c.iter_mut().zip(position_c) {
+                *sum += value.widen();
+            }
+        }
+        map_hwc.len()
     }
-    for position_c in positions.chunks_exact(channels) {
-        for (sum, value) in sum_c.iter_mut().zip(position_c) {
-            *sum += value;
-        }
+}
+
+/// An element of a stored map.
+trait Element: Copy {
+    /// The same number as f32.
+    fn widen(self) -> f32;
+}
+
+impl Element for f32 {
+    #[inline(always)]
+    fn widen(self) -> f32 {
+        self
+    }
+}
+
+impl Element for f16 {
+    /// Without a branch or a call, as `half`'s own conversion has it, so that it becomes part of
+    /// the vector instructions of the loop around it.
+    #[inline(always)]
+    fn widen(self) -> f32 {
+        const REBIAS: f32 = f32::from_bits((127 + 127 - 15) << 23); // 2^112
+        const ALL_ONES: u32 = 0xff << 23; // the exponent of infinities and NaN
+        let bits = u32::from(self.to_bits());
+        let (sign, magnitude) = ((bits & 0x8000) << 16, (bits & 0x7fff) << 13);
+        // The exponents of the two types differ by 112. Exact, for subnormal numbers, too.
+        let finite = (f32::from_bits(magnitude) * REBIAS).to_bits();
+        let special = if magnitude < 31 << 23 { 0 } else { ALL_ONES };
+        f32::from_bits(sign | special | finite)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use half::f16;
     use proptest::prelude::*;
 
     use super::*;
@@ -83,8 +97,19 @@ mod tests {
         // two positions, three channels
         let mut pooled = [9.0; 3];
         let map = [1.0, 2.0, 3.0, 5.0, 6.0, -3.0];
-        Average::new().pool(Features::F32(&map), &mut pooled);
+        average(Features::F32(&map), &mut pooled);
         assert_eq!(pooled, [3.0, 4.0, 0.0]);
+    }
+
+    #[test]
+    fn every_f16_is_widened_exactly() {
+        for bits in 0..=u16::MAX {
+            let value = f16::from_bits(bits);
+            match value.is_nan() {
+                true => assert!(value.widen().is_nan()),
+                false => assert_eq!(value.widen().to_bits(), value.to_f32().to_bits()),
+            }
+        }
     }
 
     /// As the sum is defined: one position after the other.
@@ -113,10 +138,9 @@ mod tests {
             let floats: Vec<f32> = halves.iter().map(|x| x.to_f32()).collect();
             let expected = one_at_a_time(&floats, channels);
             let mut pooled = vec![9.0; channels];
-            let mut average = Average::new();
-            average.pool(Features::F16(&halves), &mut pooled);
+            average(Features::F16(&halves), &mut pooled);
             prop_assert!(pooled.iter().map(|x| x.to_bits()).eq(expected.iter().copied()));
-            average.pool(Features::F32(&floats), &mut pooled);
+            average(Features::F32(&floats), &mut pooled);
             prop_assert!(pooled.iter().map(|x| x.to_bits()).eq(expected));
         }
     }

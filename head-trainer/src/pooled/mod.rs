@@ -1,7 +1,7 @@
 //! The pooled features of a store: computed once, in parallel, into one mapped file a shard, from
 //! which every later training starts at once.
 //!
-//! The maps of a shard are 16 times as large as their means, and nothing but the means is trained
+//! A map of 4x4 positions is 16 times as large as its mean, and nothing but the means is trained
 //! on. So the first training over a store reads its shards, checks their checksums and leaves the
 //! means in a sidecar a shard ([`sidecar`] specifies them). Later ones map those and do not touch
 //! the features at all. Nothing of the size of the features, pooled or not, is ever in the
@@ -9,14 +9,14 @@
 //!
 //! The values have the same bits wherever they come from. A sidecar that is damaged, or not of
 //! its shard as the shard is now, is made anew; one that cannot be kept, because the folder cannot
-//! be written, is replaced by a nameless temporary file or, in the last resort, memory. So there is
-//! nothing about sidecars that makes a training fail. Damage to a shard that happens after it was
-//! pooled goes unnoticed here, since nothing that is read is damaged; `extractor store verify`
-//! finds it. Must not know about labels.
+//! be written, is replaced by a nameless temporary file or, in the last resort, memory. So, short of
+//! a disk that cannot be read, nothing about sidecars makes a training fail. Damage to a shard that
+//! happens after it was pooled goes unnoticed here, since nothing that is read is damaged;
+//! `extractor store verify` finds it. Must not know about labels.
 
 mod average;
 mod folder;
-mod sidecar;
+pub mod sidecar;
 
 use std::sync::OnceLock;
 

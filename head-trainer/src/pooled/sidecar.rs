@@ -43,7 +43,7 @@ use extractor::store::{Shard, StoreError, map};
 use rayon::prelude::*;
 use xxhash_rust::xxh3::{Xxh3Default, xxh3_64};
 
-use super::average::Average;
+use super::average::average;
 use super::batch_starts;
 
 /// Version of the format; bumped with any change.
@@ -297,12 +297,11 @@ fn pool_batch(shard: &Shard, batch: usize, start: usize, put: Put) -> Result<Vec
     let channels = shard.map_shape().channels;
     let mut hashes = Vec::with_capacity(shard.rows_in(batch));
     let mut piece = vec![0.0; PIECE_ROWS.min(shard.rows_in(batch)) * channels];
-    let mut average = Average::new();
     let mut pooled = 0; // rows in the piece
     let written = |hashes: &[u64], pooled| start + hashes.len() - pooled;
     shard.verify_batch(batch, |map_hwc| {
         let row_c = &mut piece[pooled * channels..][..channels];
-        average.pool(map_hwc, row_c);
+        average(map_hwc, row_c);
         hashes.push(hash(row_c));
         pooled += 1;
         if pooled * channels == piece.len() {

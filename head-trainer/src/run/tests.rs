@@ -125,10 +125,10 @@ fn the_digest_is_of_inputs_and_configuration() {
 #[test]
 fn another_format_is_refused() {
     let folder = tempfile::tempdir().unwrap();
-    fs::write(folder.path().join(RECORD_FILE), r#"{"format": 2}"#).unwrap();
+    fs::write(folder.path().join(RECORD_FILE), r#"{"format": 1}"#).unwrap();
     let message = RunRecord::read(folder.path()).unwrap_err().to_string();
     assert!(
-        message.ends_with("has format 2, expected 1 (hint: train again)"),
+        message.ends_with("has format 1, expected 2 (hint: train again)"),
         "{message}"
     );
     fs::write(folder.path().join(RECORD_FILE), "{}").unwrap();

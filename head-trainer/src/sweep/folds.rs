@@ -52,9 +52,9 @@ pub fn folds(side: TrainSide<'_>, labels_n: &[u32], count: usize, seed: u64) -> 
             starts: vec![0],
             validation: Vec::new(),
         };
-        for image in 0..images {
+        for (image, &its_fold) in fold_of.iter().enumerate() {
             let rows = side.rows_of(image);
-            if fold_of[image] == fold {
+            if its_fold == fold {
                 part.validation.push(rows[0]);
             } else {
                 part.train.extend(rows);

@@ -31,6 +31,9 @@ pub enum SweepError {
         /// Why.
         source: ProblemError,
     },
+    /// There are more parts than images.
+    #[error("part {0} of the data has no image to judge by (hint: fewer --folds)")]
+    Empty(usize),
     /// The candidate.
     #[error(transparent)]
     Solver(#[from] SolverError),
@@ -189,6 +192,9 @@ fn judge(
         starts,
         validation,
     } = &data.parts[part];
+    if validation.is_empty() {
+        return Err(SweepError::Empty(part + 1));
+    }
     let problem = Problem::new(data.rows, data.labels_n, data.classes, train, validation)
         .and_then(|problem| problem.with_views(starts));
     let problem = problem.map_err(|source| {

@@ -223,17 +223,21 @@ impl MadeUp {
 
     /// The feature map of a view of an entry.
     pub fn map(&self, i: usize, view: &str) -> Vec<f32> {
-        let lean = if self.entries[i].label == Some(1) {
-            0.6
-        } else {
-            0.0
+        // Class k leans to channel k - 1.
+        let label = self.entries[i].label.unwrap_or_default();
+        let lean = |channel: u64| {
+            if channel + 1 == u64::from(label) {
+                0.6
+            } else {
+                0.0
+            }
         };
         let of_view = match view {
             IDENTITY => 0,
             view => u64::from(Digest::of(view.as_bytes()).0[0]) << 32,
         };
         (0..SHAPE.len() as u64)
-            .map(|j| noise(of_view + i as u64 * 1000 + j) + if j % 5 == 0 { lean } else { 0.0 })
+            .map(|j| noise(of_view + i as u64 * 1000 + j) + lean(j % 5))
             .collect()
     }
 

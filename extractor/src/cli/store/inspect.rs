@@ -6,9 +6,9 @@ use std::path::PathBuf;
 use serde_json::json;
 
 use super::super::common::{Outcome, OutputArgs, skipped_line};
-use super::{only_store, paths, size};
+use super::{only_whole_store, paths, size};
 use crate::features::{self, Plan};
-use crate::files::{escape, escape_path, grouped};
+use crate::files::{escape, escape_path, grouped, printable};
 use crate::index::Index;
 use crate::store::inspect::{Inspection, inspect};
 use crate::store::{IDENTITY, Rejected, Store, StoreKey};
@@ -48,7 +48,7 @@ struct ClassCounts {
 impl Args {
     /// Runs the verb.
     pub fn run(self, output: &OutputArgs) -> anyhow::Result<Outcome> {
-        let folder = only_store(&self.store)?;
+        let folder = only_whole_store(&self.store)?;
         let index = self.index.as_deref().map(Index::read).transpose()?;
         let store = Store::open(&folder)?;
         let inspection = inspect(&store)?;
@@ -59,9 +59,7 @@ impl Args {
             None => list(
                 &mut text,
                 &inspection.rejected,
-                |Rejected { id, reason, .. }| {
-                    format!("rejected  {id}: {}", reason.replace('\n', " "))
-                },
+                |Rejected { id, reason, .. }| format!("rejected  {id}: {}", printable(reason)),
             ),
             Some(index) => {
                 let views = self.views.clone().with_identity();
@@ -105,19 +103,21 @@ fn store_text(store: &Store, inspection: &Inspection) -> String {
     let mut text = format!(
         "store     {}\nbackbone  {}{trained}\nkey       {}\n",
         escape_path(store.folder()),
-        store.backbone_name(),
-        key_text(key),
+        printable(store.backbone_name()),
+        printable(&key_text(key)),
     );
     for (origin, amount) in &inspection.provenances {
         text += &format!(
-            "computed  {} rows in {} shards by {origin}\n",
+            "computed  {} rows in {} shards by {}\n",
             grouped(amount.rows as u64),
             grouped(amount.shards as u64),
+            printable(&origin.to_string()),
         );
     }
     let maps = store.map_shape();
     text += &format!(
-        "rows      {} images{}\nshards    {}, {}\nrejected  {} images\n",
+        "rows      {} of {} images{}\nshards    {}, {}\nrejected  {} images\n",
+        grouped(store.len() as u64),
         grouped(inspection.images as u64),
         maps.map(|s| format!(", maps {s} {}", key.dtype))
             .unwrap_or_default(),
@@ -273,7 +273,10 @@ fn coverage_text(index: &Index, plan: &Plan, classes: &[ClassCounts], views: &Vi
     let missing: Vec<(u32, &[View])> = plan.missing.iter().collect();
     let path = |position: &u32| index.entry(*position as usize).path;
     list(&mut text, &plan.rejected, |(position, reason)| {
-        format!("rejected  {}", skipped_line(path(position), reason))
+        format!(
+            "rejected  {}",
+            printable(&skipped_line(path(position), reason))
+        )
     });
     list(&mut text, &missing, |(position, lacking)| {
         let path = escape(path(position));

@@ -9,7 +9,7 @@ use crate::store::compact::{self, Compacted, compact};
 use crate::store::verify::{QUARANTINE, quarantine, verify};
 use crate::store::{gc, inspect};
 
-const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+pub(super) const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Every row, physically: id -> the copies' features and provenances.
 fn copies(folder: &Path) -> BTreeMap<ImageId, Vec<(Vec<f32>, Provenance)>> {
@@ -33,31 +33,31 @@ fn values(features: Features) -> Vec<f32> {
 }
 
 /// What a reader sees: id -> features.
-fn seen(folder: &Path, rows: usize) -> Vec<Option<Vec<f32>>> {
+pub(super) fn seen(folder: &Path, rows: usize) -> Vec<Option<Vec<f32>>> {
     let store = Store::open(folder).unwrap();
     let of = |i| Some(values(store.features(store.locate(&id(i), IDENTITY)?)));
     (0..rows).map(of).collect()
 }
 
-fn provenance_of(batch_size: usize) -> Provenance {
+pub(super) fn provenance_of(batch_size: usize) -> Provenance {
     Provenance {
         batch_size,
         ..provenance()
     }
 }
 
-fn shards(folder: &Path) -> Vec<PathBuf> {
+pub(super) fn shards(folder: &Path) -> Vec<PathBuf> {
     files(folder, shard::PREFIX, shard::SUFFIX).unwrap()
 }
 
-fn make_old(folder: &Path, age: Duration) {
+pub(super) fn make_old(folder: &Path, age: Duration) {
     for path in files(folder, "", "").unwrap() {
         let file = File::open(path).unwrap();
         file.set_modified(SystemTime::now() - age).unwrap();
     }
 }
 
-fn options(grace: Duration) -> compact::Options {
+pub(super) fn options(grace: Duration) -> compact::Options {
     compact::Options {
         shard_bytes: 1 << 20,
         grace,
@@ -189,6 +189,10 @@ fn compactions_may_race() {
         for job in jobs {
             // Without a grace period one may remove what another has under way, which then fails.
             if let Err(e) = job.join().unwrap() {
+                let e = match e {
+                    StoreError::Stopped { source, .. } => *source,
+                    e => e,
+                };
                 assert!(matches!(e, StoreError::File(_)), "{e}");
             }
         }
@@ -201,7 +205,7 @@ fn compactions_may_race() {
 }
 
 /// Overwrites the first feature that is `value` in the shard at `path`.
-fn damage(path: &Path, value: f32) {
+pub(super) fn damage(path: &Path, value: f32) {
     let mut bytes = fs::read(path).unwrap();
     let at = bytes
         .windows(4)
@@ -311,7 +315,7 @@ fn a_damaged_store_json_is_found_and_written_anew() {
     assert_eq!(Store::open(&folder).unwrap().len(), 2);
 }
 
-fn keep(rows: &[usize]) -> HashSet<ImageId> {
+pub(super) fn keep(rows: &[usize]) -> HashSet<ImageId> {
     rows.iter().map(|&i| id(i)).collect()
 }
 
@@ -326,7 +330,7 @@ fn unneeded_rows_are_dropped_with_yes_only() {
         yes: false,
     };
     let planned = gc::collect(&folder, &kept, &options).unwrap();
-    assert_eq!((planned.kept_images, planned.dropped_images), (3, 5));
+    assert_eq!((planned.kept_images, planned.unneeded_images), (3, 5));
     assert_eq!(
         (planned.unneeded.len(), planned.partly_needed.len()),
         (2, 1)

@@ -7,7 +7,7 @@ use extractor::files::{counted, counted_as, escape, escape_path, grouped};
 use super::images;
 use crate::audit::Audit;
 use crate::audit::report::Report;
-use crate::cli::runs::text::{Column, aligned};
+use crate::cli::table::{Column, aligned};
 use crate::dataset::Dataset;
 
 pub(super) fn text(

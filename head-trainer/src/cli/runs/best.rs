@@ -8,8 +8,8 @@ use extractor::cli::common::{Outcome, OutputArgs};
 use extractor::files::{counted, escape_path};
 use serde_json::{Value, json};
 
-use super::text::{loss, percent};
 use super::{Filter, Run};
+use crate::cli::table::{loss, percent};
 use crate::metrics::Metrics;
 
 /// Flags of `head-trainer runs best`.

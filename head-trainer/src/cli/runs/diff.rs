@@ -9,7 +9,7 @@ use extractor::files::escape_path;
 use serde_json::{Value, json};
 
 use super::Run;
-use super::text::{Column, leaf, leaves, table};
+use crate::cli::table::{Column, leaf, leaves, table};
 use crate::run::head_file;
 
 /// Flags of `head-trainer runs diff`.

@@ -8,8 +8,8 @@ use extractor::cli::common::{Outcome, OutputArgs};
 use extractor::files::escape_path;
 use serde_json::{Value, json};
 
-use super::text::{Column, leaf, leaves, loss, percent, table};
 use super::{Filter, Run};
+use crate::cli::table::{Column, leaf, leaves, loss, percent, table};
 use crate::metrics::Metrics;
 use crate::protocol::{Protocol, Tutorial};
 use crate::solver::adam::AdamConfig;
@@ -101,6 +101,12 @@ fn solver(config: &FitConfig) -> String {
     }
     if config.standardize {
         words.push("standardize".to_owned());
+    }
+    if !config.class_weight.is_none() {
+        words.push(format!(
+            "class_weight={}",
+            leaf(&json!(config.class_weight))
+        ));
     }
     words.join(" ")
 }

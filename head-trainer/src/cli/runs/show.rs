@@ -7,7 +7,7 @@ use extractor::files::{escape, escape_path};
 use serde_json::{Map, Value, json};
 
 use super::Run;
-use super::text::{Column, leaf, leaves, loss, percent, table};
+use crate::cli::table::{Column, leaf, leaves, loss, percent, table};
 
 /// Flags of `head-trainer runs show`.
 #[derive(Debug, clap::Args)]

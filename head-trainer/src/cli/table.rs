@@ -43,18 +43,18 @@ pub(in crate::cli) fn aligned(columns: &[Column], rows: &[Vec<String>]) -> Strin
 }
 
 /// A share as `12.34 %`.
-pub(super) fn percent(share: Option<f64>) -> String {
+pub(in crate::cli) fn percent(share: Option<f64>) -> String {
     share.map_or("-".to_owned(), |share| format!("{:.2} %", 100.0 * share))
 }
 
 /// A loss.
-pub(super) fn loss(loss: Option<f64>) -> String {
+pub(in crate::cli) fn loss(loss: Option<f64>) -> String {
     loss.map_or("-".to_owned(), |loss| format!("{loss:.4}"))
 }
 
 /// The leaves of `value`, each under its path (`key.config.standardize`); a list of plain values
 /// is a leaf, and so is what is empty.
-pub(super) fn leaves(value: &Value) -> Vec<(String, Value)> {
+pub(in crate::cli) fn leaves(value: &Value) -> Vec<(String, Value)> {
     fn walk(path: &str, value: &Value, leaves: &mut Vec<(String, Value)>) {
         let below = |name: &str| match path {
             "" => name.to_owned(),
@@ -80,7 +80,7 @@ pub(super) fn leaves(value: &Value) -> Vec<(String, Value)> {
 }
 
 /// A leaf as people read it.
-pub(super) fn leaf(value: &Value) -> String {
+pub(in crate::cli) fn leaf(value: &Value) -> String {
     match value {
         Value::Null => "-".to_owned(),
         Value::String(text) => text.clone(),

@@ -10,8 +10,6 @@ use std::io::{self, BufRead as _};
 use std::path::Path;
 use std::time::Instant;
 
-use head_trainer::audit::held_out::Labelled;
-use head_trainer::audit::{AuditConfig, audit, neighbours};
 use head_trainer::matrix::Rows;
 use head_trainer::solver::adam::AdamConfig;
 use head_trainer::solver::lbfgs::Lbfgs;
@@ -97,42 +95,4 @@ fn path(rows: Rows<'_>, labels_n: &[u32], train: &[u32]) {
         parts: &parts,
     };
     sweep::run(data, &candidates, None, &|| {}).unwrap();
-}
-
-#[test]
-#[ignore = "a measurement"]
-fn audit_at_full_size() {
-    let (features, labels_n) = features(25_000, 2048);
-    let rows = Rows::new(&features, 2048).unwrap();
-    let pool = rayon::ThreadPoolBuilder::new()
-        .num_threads(2)
-        .build()
-        .unwrap();
-    pool.install(|| {
-        let start = Instant::now();
-        let found = neighbours::find(rows, 0.95, 0.95);
-        println!(
-            "neighbours of 25,000 x 2048: {:.3} s, {} pairs",
-            start.elapsed().as_secs_f64(),
-            found.total
-        );
-        let images = Labelled {
-            rows,
-            labels_n: &labels_n,
-            classes: 2,
-        };
-        for l2 in [None, Some(0.1)] {
-            let config = AuditConfig {
-                l2,
-                ..AuditConfig::default()
-            };
-            let start = Instant::now();
-            let found = audit(images, &config).unwrap();
-            println!(
-                "audit of 25,000 x 2048, l2 {l2:?}: {:.3} s; {:?}",
-                start.elapsed().as_secs_f64(),
-                found.held_out.chosen
-            );
-        }
-    });
 }

@@ -52,9 +52,9 @@ pub fn folds(side: TrainSide<'_>, labels_n: &[u32], count: usize, seed: u64) -> 
             starts: vec![0],
             validation: Vec::new(),
         };
-        for (image, &its_fold) in fold_of.iter().enumerate() {
+        for (image, judged_in) in fold_of.iter().enumerate() {
             let rows = side.rows_of(image);
-            if its_fold == fold {
+            if *judged_in == fold {
                 part.validation.push(rows[0]);
             } else {
                 part.train.extend(rows);

@@ -121,14 +121,16 @@ test-all: test ## all tests: adds the slow ones and the Python peers
 	$(PYTHON) scripts/test_events.py
 
 .PHONY: bench
-bench: ## benchmarks: WHAT=head times the solvers beside other libraries, WHAT=store writing, pooling and cached runs
+bench: ## benchmarks: WHAT=head times the solvers beside other libraries, WHAT=store writing, pooling and cached runs, WHAT=audit an audit
 ifeq ($(WHAT),head)
 	$(PYTHON) scripts/bench_head.py $(BENCH_ARGS)
 else ifeq ($(WHAT),store)
 	$(CARGO) test --release --locked -p head-trainer --test store_speed -- --ignored --nocapture
 	$(CARGO) test --release --locked -p extractor --test cached_speed -- --ignored --nocapture
+else ifeq ($(WHAT),audit)
+	$(CARGO) test --release --locked -p head-trainer --test audit_speed -- --ignored --nocapture
 else
-	@echo "error: make bench needs WHAT=head or WHAT=store" >&2; exit 2
+	@echo "error: make bench needs WHAT=head, WHAT=store or WHAT=audit" >&2; exit 2
 endif
 
 .PHONY: lint

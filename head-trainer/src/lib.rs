@@ -5,6 +5,7 @@
 //! and labels, [`solver::fit`] finds a [`head`], [`metrics`] judge it and [`run`] writes it all
 //! down. Nothing here reads images.
 
+pub mod audit;
 pub mod cli;
 pub mod dataset;
 pub mod decide;

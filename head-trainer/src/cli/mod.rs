@@ -1,5 +1,6 @@
 //! The command line of `head-trainer`: flags as typed, then one call into the library a verb.
 
+mod audit;
 mod data;
 mod runs;
 mod sweep;
@@ -29,6 +30,8 @@ enum Verb {
     Sweep(Box<sweep::Args>),
     /// Look at the runs that were recorded.
     Runs(runs::Args),
+    /// Find labels that are probably wrong, and images that look alike or are there twice.
+    Audit(Box<audit::Args>),
 }
 
 /// Parses the command line, runs the verb and maps the result to an exit code.
@@ -39,5 +42,6 @@ pub fn main() -> ExitCode {
         Verb::Train(args) => args.run(&output),
         Verb::Sweep(args) => args.run(&output),
         Verb::Runs(args) => args.run(&output),
+        Verb::Audit(args) => args.run(&output),
     })
 }

@@ -11,16 +11,19 @@ pub(in crate::cli) enum Column {
     Right(&'static str),
 }
 
-/// A table as lines: columns two spaces apart, nothing at a line's end.
+/// A table as lines: columns two spaces apart, nothing at a line's end; cells are escaped.
 pub(in crate::cli) fn table(columns: &[Column], rows: &[Vec<String>]) -> String {
+    let escaped = |row: &Vec<String>| row.iter().map(|cell| escape(cell.as_bytes())).collect();
+    aligned(columns, &rows.iter().map(escaped).collect::<Vec<_>>())
+}
+
+/// [`table`] of cells that are escaped already.
+pub(in crate::cli) fn aligned(columns: &[Column], rows: &[Vec<String>]) -> String {
     let titles = columns.iter().map(|column| match column {
         Column::Left(title) | Column::Right(title) => (*title).to_owned(),
     });
-    let escaped = |row: &Vec<String>| row.iter().map(|cell| escape(cell.as_bytes())).collect();
-    let lines: Vec<Vec<String>> = [titles.collect()]
-        .into_iter()
-        .chain(rows.iter().map(escaped))
-        .collect();
+    let titles: Vec<String> = titles.collect();
+    let lines: Vec<&Vec<String>> = [&titles].into_iter().chain(rows).collect();
     let mut text = String::new();
     for line in &lines {
         let mut out = String::new();

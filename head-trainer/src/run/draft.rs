@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use extractor::digest::Digest;
 use extractor::files::{sync_folder, write_atomically};
 use serde::Serialize;
 
@@ -81,11 +82,18 @@ impl Draft {
         events::write(self.folder.path(), &logged)?;
         let mut json = serde_json::to_vec_pretty(record).expect("a record is plain data");
         json.push(b'\n');
-        let write = |path: PathBuf| move |source| RunError::Write { path, source };
         write_atomically(&path(RECORD_FILE), &json)?; // which syncs the folder
+        self.publish_as(&record.digest)
+    }
 
+    /// Names the folder, as it is, after the time and `digest`; returns what it is called then.
+    ///
+    /// # Errors
+    /// When it cannot be renamed; the folder is then removed.
+    pub fn publish_as(self, digest: &Digest) -> Result<PathBuf, RunError> {
+        let write = |path: PathBuf| move |source| RunError::Write { path, source };
         let time = utc(SystemTime::now(), TimeForm::Name);
-        let name = format!("{time}-{}", record.digest.short());
+        let name = format!("{time}-{}", digest.short());
         for attempt in 1_u32.. {
             // Two equal runs within a second: the later one gets a number.
             let suffix = if attempt == 1 {

@@ -43,7 +43,7 @@ pub fn binary_cross_entropy(logit: f32, label: u32) -> f32 {
 }
 
 /// Cross-entropy of the logits `[O]` of an image against its label, in nats: of one logit
-/// [`binary_cross_entropy`]; of K, ln Σ e^z[k] - z[label], of softmax.
+/// [`binary_cross_entropy`]; of K, `ln Σ e^z[k] - z[label]`, that of softmax.
 pub fn cross_entropy(logits_o: &[f32], label: u32) -> f32 {
     match logits_o {
         [logit] => binary_cross_entropy(*logit, label),

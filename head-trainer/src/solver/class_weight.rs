@@ -12,7 +12,7 @@ pub enum ClassWeight {
     /// Every row counts the same.
     #[default]
     None,
-    /// n / (K n[k]): each class counts the same, however many rows it has (scikit-learn's
+    /// `n / (K n[k])`: each class counts the same, however many rows it has (scikit-learn's
     /// `balanced`).
     Balanced,
     /// These, `[K]`.

@@ -13,6 +13,20 @@ pub struct Paths {
 const BLOCK: usize = 1024;
 
 impl Paths {
+    /// No paths yet, and room for `count` of `bytes` bytes in all.
+    pub fn with_capacity(count: usize, bytes: usize) -> Paths {
+        Paths {
+            bytes: Vec::with_capacity(bytes),
+            ends: Vec::with_capacity(count),
+            starts: Vec::with_capacity(count.div_ceil(BLOCK)),
+        }
+    }
+
+    /// The bytes of all paths together.
+    pub fn size_bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
     /// Adds a path.
     ///
     /// # Panics

@@ -13,7 +13,7 @@ use crate::backbone::{self, Backbone, Model, Overrides};
 use crate::decode::Exif;
 use crate::engine::{Engine, EngineOptions, OnnxRuntime, Provider};
 use crate::features::{self, Counts, Extracted, Job, Report};
-use crate::files::{counted, counted_as, escape_path, grouped};
+use crate::files::{counted, counted_as, escape, escape_path, grouped};
 use crate::images::{Columns, DataSet};
 use crate::index::Indexed;
 use crate::preprocess::Preset;
@@ -337,7 +337,7 @@ fn warn_of_classes(indexed: &Indexed, dir: &Path) {
         tracing::warn!(
             "the classes {} look like a split, not like classes (hint: name a data set whose folders \
              or labels are the classes; bring the split with head-trainer train --split FILE)",
-            classes.join(", ")
+            escape(classes.join(", ").as_bytes())
         );
     } else if classes.len() < 2 {
         let below = match &classes[..] {

@@ -1,14 +1,13 @@
 //! `extractor index`.
 
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
 use anyhow::bail;
 use serde_json::json;
 
 use super::common::{Outcome, OutputArgs, default_index_path, skipped_line};
-use crate::files::{counted, escape_path, grouped};
-use crate::images::{Columns, DataSet};
+use crate::files::{counted, escape, escape_path, grouped};
+use crate::images::{Columns, DataSet, Source};
 use crate::index::{DigestCache, Index, Indexed};
 use crate::progress::Progress;
 
@@ -80,6 +79,7 @@ const SHOWN: usize = 5;
 pub fn class_lines(index: &Index, unique: usize) -> String {
     let mut text = String::new();
     for (name, count) in index.classes.iter().zip(index.class_counts()) {
+        let name = escape(name.as_bytes());
         text += &format!("class     {name}: {}\n", counted(count, "file"));
     }
     let copies = index.len() - unique;
@@ -109,7 +109,6 @@ pub fn make(
     } else {
         DigestCache::read(&cache_path)
     };
-    let started = SystemTime::now();
     let mut indexed = Index::of(data, &cache, path, || progress.add(1))?;
     progress.finish();
     for skipped in &indexed.skipped {
@@ -121,16 +120,17 @@ pub fn make(
             skipped_line(&first.path, &first.reason)
         );
     }
+    let kind = match data.source {
+        Source::Folder(_) => "class folder",
+        Source::Files(..) | Source::Archive(..) => "class",
+    };
     for class in &indexed.empty_classes {
-        tracing::warn!("class folder {class} has no image and gets no label");
+        let class = escape(class.as_bytes());
+        tracing::warn!("{kind} {class} has no image and gets no label");
     }
     let conflicts = indexed.index.label_conflicts();
     for (id, entries) in conflicts.iter().take(SHOWN) {
-        let paths: Vec<_> = entries
-            .iter()
-            .take(SHOWN)
-            .map(|e| crate::files::escape(e.path))
-            .collect();
+        let paths: Vec<_> = entries.iter().take(SHOWN).map(|e| escape(e.path)).collect();
         tracing::warn!(
             "the same image has several labels and is left out of training: {} (id {})",
             paths.join(", "),
@@ -144,6 +144,20 @@ pub fn make(
         );
     }
     indexed.index.write(path, &data.path)?;
-    cache.update(&cache_path, &mut indexed.stamps, started)?;
+    cache.update(&cache_path, &mut indexed.stamps, data.opened)?;
     Ok(indexed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_class_name_breaks_a_line() {
+        let index = Index::new(vec!["\u{1b}[2Jcat\n".to_owned()]);
+        assert_eq!(
+            class_lines(&index, 0),
+            "class     \\u{1b}[2Jcat\\n: 0 files\n"
+        );
+    }
 }

@@ -12,6 +12,8 @@ use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::sync::Arc;
 
+use xxhash_rust::xxh3::Xxh3Default;
+
 use super::{ImageBytes, Images, InputError, Listing, Member};
 use crate::decode::has_image_extension;
 use crate::walk::Stamp;
@@ -28,6 +30,15 @@ pub(super) trait Container: Send + Sync {
         use_it: &mut dyn FnMut(&mut dyn Read) -> io::Result<()>,
     ) -> io::Result<()>;
 
+    /// The same for a member whose neighbours are not read next.
+    fn with_alone(
+        &self,
+        at: u64,
+        use_it: &mut dyn FnMut(&mut dyn Read) -> io::Result<()>,
+    ) -> io::Result<()> {
+        self.with(at, use_it)
+    }
+
     /// Whether a member that is no image is to be reported rather than ignored.
     fn claims(&self, path: &[u8]) -> bool {
         has_image_extension(path)
@@ -38,11 +49,12 @@ pub(super) trait Container: Send + Sync {
 pub(crate) struct Archive {
     pub(crate) listing: Listing,
     container: Box<dyn Container>,
+    in_order: bool,
 }
 
 impl std::fmt::Debug for Archive {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let members = self.listing.members.len();
+        let members = self.listing.len();
         f.debug_struct("Archive")
             .field("members", &members)
             .finish()
@@ -52,28 +64,26 @@ impl std::fmt::Debug for Archive {
 impl Archive {
     pub(super) fn new(listing: Listing, container: impl Container + 'static) -> Archive {
         Archive {
+            in_order: listing.lies_in_order(),
             listing,
             container: Box::new(container),
         }
     }
 
     /// Whether this member is to be reported if it is no image.
-    pub(crate) fn claims(&self, member: &Member) -> bool {
-        self.container.claims(&member.path)
+    pub(crate) fn claims(&self, member: Member) -> bool {
+        self.container.claims(member.path)
     }
 
-    /// Gives `use_it` a member's bytes, as far as the limit goes. It may leave some unread.
+    /// Gives `use_it` a member's bytes, as far as the limit goes. It may leave some unread. Members
+    /// are asked for about in the order in which they lie.
     pub(crate) fn with<T>(
         &self,
-        member: &Member,
+        member: Member,
         mut use_it: impl FnMut(&mut dyn Read) -> io::Result<T>,
     ) -> io::Result<T> {
-        read_within(
-            self.container.as_ref(),
-            member.at,
-            MAX_MEMBER_BYTES,
-            &mut use_it,
-        )
+        let container = self.container.as_ref();
+        read_within(container, member.at, MAX_MEMBER_BYTES, &mut use_it)
     }
 }
 
@@ -84,9 +94,20 @@ pub(super) fn read_within<T>(
     limit: u64,
     use_it: &mut dyn FnMut(&mut dyn Read) -> io::Result<T>,
 ) -> io::Result<T> {
+    within(limit, use_it, |use_it| container.with(at, use_it))
+}
+
+/// Gives `use_it` the bytes of a member.
+type UseIt<'a> = &'a mut dyn FnMut(&mut dyn Read) -> io::Result<()>;
+
+fn within<T>(
+    limit: u64,
+    use_it: &mut dyn FnMut(&mut dyn Read) -> io::Result<T>,
+    with: impl FnOnce(UseIt) -> io::Result<()>,
+) -> io::Result<T> {
     let mut made = None;
     let read = crate::quietly::catch(AssertUnwindSafe(|| {
-        container.with(at, &mut |reader| {
+        with(&mut |reader| {
             let mut reader = Limited {
                 reader,
                 left: limit,
@@ -103,10 +124,16 @@ pub(super) fn read_within<T>(
 impl Images for Archive {
     fn read(&self, path: &[u8]) -> Result<ImageBytes<'_>, String> {
         let member = self.listing.find(path).ok_or("no longer in the archive")?;
-        let bytes = self.with(member, |reader| {
+        let mut all = |reader: &mut dyn Read| {
             let mut bytes = Vec::new();
             reader.read_to_end(&mut bytes)?;
             Ok(bytes)
+        };
+        let container = self.container.as_ref();
+        // An index is read in the order of its paths.
+        let bytes = within(MAX_MEMBER_BYTES, &mut all, |use_it| match self.in_order {
+            true => container.with(member.at, use_it),
+            false => container.with_alone(member.at, use_it),
         });
         bytes.map(Cow::Owned).map_err(|e| e.to_string())
     }
@@ -193,24 +220,29 @@ impl Seek for At {
     }
 }
 
-/// One stamp for all files of a data set and for what decides which bytes a path means: as long as
-/// it is the same, so are the images.
-pub(super) fn combined(files: &[(&Path, Stamp)], options: &str) -> Stamp {
+/// One stamp for all files of a data set and for which bytes each path means: as long as it is the
+/// same, so are the images. `more` is what else decides that.
+pub(super) fn combined(files: &[(&Path, Stamp)], listing: &Listing, more: &str) -> Stamp {
     use std::os::unix::ffi::OsStrExt;
-    /// Goes up when the same file's members get other paths than before.
-    const VERSION: u8 = 1;
-    let mut said = vec![VERSION];
-    said.extend_from_slice(options.as_bytes());
+    let mut hasher = Xxh3Default::new();
+    let mut field = |bytes: &[u8]| {
+        hasher.update(&(bytes.len() as u64).to_le_bytes());
+        hasher.update(bytes);
+    };
+    field(b"headstart archive 2");
+    field(more.as_bytes());
     for (path, stamp) in files {
-        let name = path.file_name().unwrap_or_default().as_bytes();
-        said.push(0);
-        said.extend_from_slice(name);
-        said.extend_from_slice(format!("\0{stamp:?}").as_bytes());
+        field(path.file_name().unwrap_or_default().as_bytes());
+        field(format!("{stamp:?}").as_bytes());
+    }
+    for member in (0..listing.len()).map(|i| listing.member(i)) {
+        field(member.path);
+        field(&member.at.to_le_bytes());
     }
     let latest = |time: fn(&Stamp) -> i64| files.iter().map(|(_, s)| time(s)).max();
     Stamp {
         device: files.first().map_or(0, |(_, s)| s.device),
-        inode: xxhash_rust::xxh3::xxh3_64(&said),
+        inode: hasher.digest(),
         size_bytes: files.iter().map(|(_, s)| s.size_bytes).sum(),
         modified_nanos: latest(|s| s.modified_nanos).unwrap_or_default(),
         changed_nanos: latest(|s| s.changed_nanos).unwrap_or_default(),

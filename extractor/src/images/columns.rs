@@ -17,6 +17,13 @@ pub struct Columns {
     pub label_column: Option<String>,
 }
 
+pub(super) const PATH_FLAG: &str = "--path-column";
+pub(super) const IMAGE_FLAG: &str = "--image-column";
+pub(super) const LABEL_FLAG: &str = "--label-column";
+
+/// A longer text is no label.
+pub(super) const MAX_LABEL_BYTES: usize = 1000;
+
 pub(super) const PATHS: &[&str] = &[
     "path",
     "file_path",
@@ -56,16 +63,16 @@ const LABELS: &[&str] = &[
 ];
 
 impl Columns {
-    /// The first flag that is given.
-    pub(super) fn given(&self) -> Option<&'static str> {
+    /// The first flag that is given and is none of those that `means` something.
+    pub(super) fn given_but(&self, means: &[&str]) -> Option<&'static str> {
         let flags = [
-            (&self.path_column, "--path-column"),
-            (&self.image_column, "--image-column"),
-            (&self.label_column, "--label-column"),
+            (&self.path_column, PATH_FLAG),
+            (&self.image_column, IMAGE_FLAG),
+            (&self.label_column, LABEL_FLAG),
         ];
         flags
             .into_iter()
-            .find(|(name, _)| name.is_some())
+            .find(|(name, flag)| name.is_some() && !means.contains(flag))
             .map(|(_, flag)| flag)
     }
 
@@ -86,7 +93,9 @@ impl Columns {
         let key = &names[self.label(&names).ok()??];
         match &object[key] {
             serde_json::Value::String(text) => {
-                Some(text.trim().to_owned()).filter(|t| !t.is_empty())
+                let text = text.trim();
+                let is_label = !text.is_empty() && text.len() <= MAX_LABEL_BYTES;
+                is_label.then(|| text.to_owned())
             }
             value @ (serde_json::Value::Number(_) | serde_json::Value::Bool(_)) => {
                 Some(value.to_string())

@@ -5,12 +5,14 @@
 //! ever read. An absolute path below the manifest's folder is made relative, so that moving the data
 //! set changes no path in the index; others stay absolute. Must not look at the files listed.
 
+use std::cell::Cell;
 use std::fs::File;
-use std::io::{BufRead, BufReader, Cursor, Read};
+use std::io::{self, BufRead, BufReader, Cursor, Read};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
 use super::columns::list as list_columns;
+use super::listing::{Members, UNLABELLED};
 use super::{Columns, InputError, Listing};
 use crate::decode::has_image_extension;
 use crate::walk::Skipped;
@@ -31,10 +33,14 @@ pub(super) fn list(path: &Path, tabs: bool, columns: &Columns) -> Result<Listing
             .max_by_key(|&b| count(b))
             .expect("there are three"),
     };
+    let quotes = Cell::new(0);
     let mut reader = ::csv::ReaderBuilder::new()
         .has_headers(false)
         .delimiter(delimiter)
-        .from_reader(Cursor::new(first).chain(lines));
+        .from_reader(Counted {
+            inner: Cursor::new(first).chain(lines),
+            quotes: &quotes,
+        });
     let damaged = |e: ::csv::Error| InputError::Damaged {
         path: path.to_owned(),
         format: "CSV",
@@ -61,7 +67,7 @@ pub(super) fn list(path: &Path, tabs: bool, columns: &Columns) -> Result<Listing
             )
         }
         // No header: the first line is a row already.
-        None if columns.given().is_none()
+        None if columns.given_but(&[]).is_none()
             && names.len() <= 2
             && has_image_extension(&record[0]) =>
         {
@@ -76,32 +82,74 @@ pub(super) fn list(path: &Path, tabs: bool, columns: &Columns) -> Result<Listing
         }
     };
 
-    let root = path.parent().unwrap_or(Path::new(""));
+    let root = crate::files::folder_of(path);
     let absolute_root = std::path::absolute(root).unwrap_or_else(|_| root.to_owned());
-    let (mut found, mut skipped) = (Vec::new(), Vec::new());
+    let root = absolute_root.as_os_str().as_bytes();
+    let (mut members, mut skipped) = (Members::default(), Vec::new());
+    let (mut last_line, mut last_is_broken) = (0, false);
     while more {
         let line = record.position().map_or(0, |p| p.line());
-        let label = match label_at {
-            Some(at) => std::str::from_utf8(&record[at])
-                .map_err(|_| refused(format!("line {line} has a label that is not UTF-8")))?,
-            None => "",
-        };
-        match tidy(&record[path_at], absolute_root.as_os_str().as_bytes()) {
+        let label = label_at.map_or(&b""[..], |at| &record[at]);
+        let listed = record[path_at].trim_ascii();
+        for (what, field) in [("path", listed), ("label", label.trim_ascii())] {
+            if let Some(reason) = breaks(field, what) {
+                return Err(refused(format!("line {line} has {reason}")));
+            }
+        }
+        let label = std::str::from_utf8(label)
+            .map_err(|_| refused(format!("line {line} has a label that is not UTF-8")))?;
+        match tidy(listed, root) {
             Some(file) => {
-                let class = Some(label.trim()).filter(|l| !l.is_empty());
-                found.push((file, class.map(str::to_owned), line));
+                let class = match label.trim() {
+                    "" => UNLABELLED,
+                    label => members.class(label),
+                };
+                members.file(&file, class);
             }
             None => skipped.push(Skipped {
                 path: format!("line {line}").into_bytes(),
                 reason: "its path is empty".to_owned(),
             }),
         }
+        last_is_broken = record.iter().any(|field| field.contains(&b'\n'));
+        last_line = line;
         more = reader.read_byte_record(&mut record).map_err(damaged)?;
     }
-    if found.is_empty() {
+    if last_is_broken && quotes.get() % 2 == 1 {
+        return Err(refused(format!(
+            "has a quote on line {last_line} or before that is never closed, so that lines behind \
+             it would be lost (hint: close it, or double a quote that is part of a field)"
+        )));
+    }
+    if members.len() == 0 {
         return Err(refused("lists no file".to_owned()));
     }
-    Ok(Listing::new(found, [], skipped, 0))
+    Ok(members.listing(skipped, 0))
+}
+
+/// Why a field cannot be a path or a label.
+fn breaks(field: &[u8], what: &str) -> Option<String> {
+    match field.iter().find(|b| matches!(b, b'\n' | b'\r' | 0))? {
+        0 => Some(format!("a {what} with a zero byte")),
+        _ => Some(format!(
+            "a {what} of several lines (hint: is there a quote that is never closed?)"
+        )),
+    }
+}
+
+/// Counts the quotes that it reads.
+struct Counted<'a, R> {
+    inner: R,
+    quotes: &'a Cell<u64>,
+}
+
+impl<R: Read> Read for Counted<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = self.inner.read(buffer)?;
+        let quotes = buffer[..n].iter().filter(|&&b| b == b'"').count();
+        self.quotes.set(self.quotes.get() + quotes as u64);
+        Ok(n)
+    }
 }
 
 /// A listed path as an index has it: without `./` and doubled slashes, relative if it can be.
@@ -144,10 +192,14 @@ mod tests {
             }
             text
         })?;
-        let members = listing.members.iter().map(|m| {
-            let class = m.class.map_or("-", |c| &listing.classes[c as usize]);
-            format!("{} {class}", crate::files::escape(&m.path))
-        });
+        let members = listing
+            .paths
+            .iter()
+            .zip(&listing.labels)
+            .map(|(path, label)| {
+                let class = usize::try_from(*label).map_or("-", |c| &listing.classes[c]);
+                format!("{} {class}", crate::files::escape(path))
+            });
         let skipped = listing
             .skipped
             .iter()
@@ -158,7 +210,11 @@ mod tests {
     #[test]
     fn paths_and_labels() {
         let usual = Columns::default();
-        let cases: [(&[u8], &[&str]); 7] = [
+        let cases: [(&[u8], &[&str]); 8] = [
+            (
+                b"path,note\n\"a.jpg\",\"two\nlines, and \"\"\"\n",
+                &["a.jpg -"],
+            ),
             (
                 b"path,label\nb/1.jpg,Dog\na.jpg,\n./b//1.jpg,Dog\n",
                 &["a.jpg -", "b/1.jpg Dog"],
@@ -197,8 +253,22 @@ mod tests {
     #[test]
     fn what_is_wrong_is_named() {
         let usual = Columns::default();
-        let cases: [(&[u8], &str); 5] = [
+        let cases: [(&[u8], &str); 10] = [
             (b"", "empty"),
+            (
+                b"path,label\na.jpg,\"cat\nb.jpg,dog\n",
+                "line 2 has a label of several",
+            ),
+            (
+                b"path,label\na.jpg,cat\n\"b.jpg,dog\nc.jpg,dog\n",
+                "line: 3",
+            ),
+            (b"path\n\"b.jpg\nc.jpg\n", "line 2 has a path of several"),
+            (b"path,label\na.jpg,c\0at\n", "zero byte"),
+            (
+                b"path,label,note\na.jpg,cat,\"x\"\nb.jpg,dog,\"y\nc.jpg,dog,z\n",
+                "line 3 or before that is never closed",
+            ),
             (b"path,label\n", "lists no file"),
             (b"path,label\na.jpg,cat\nb.jpg\n", "line: 3"),
             (b"one,two\n1,2\n", "one, two"),

@@ -85,8 +85,9 @@ fn by_content(path: &Path, head: &[u8]) -> Result<Kind, InputError> {
         .find(|(magic, ..)| head.starts_with(magic))
     {
         return refused(format!(
-            "is compressed with {name} and cannot be read in place (hint: uncompress it with \
-             {tool} and name the result)"
+            "is compressed with {name} and cannot be read in place (hint: {tool} -k {} leaves the \
+             uncompressed file beside it; name that)",
+            crate::files::escape_path(path)
         ));
     }
     if let Some((_, name)) = unpacked.iter().find(|(magic, _)| head.starts_with(magic)) {
@@ -243,7 +244,7 @@ mod tests {
         assert_eq!(of("x.csv", &tar).unwrap(), Kind::Tar);
         assert_eq!(of("X.CSV", b"a,b").unwrap(), Kind::Csv { tabs: false });
         for (name, head, word) in [
-            ("x.tar.gz", &b"\x1f\x8b\x08"[..], "gunzip"),
+            ("x.tar.gz", &b"\x1f\x8b\x08"[..], "gunzip -k x.tar.gz"),
             ("x.jpg", b"\xff\xd8\xff\xe0", "is an image"),
             ("x.parquet", b"version https://git-lfs", "LFS"),
             ("x.txt", b"hello", "name a folder"),

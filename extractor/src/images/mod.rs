@@ -19,11 +19,14 @@ mod zip;
 
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
+use crate::files;
 use crate::walk::Stamp;
 pub(crate) use archive::Archive;
 pub use archive::MAX_MEMBER_BYTES;
 pub use columns::Columns;
+use columns::{IMAGE_FLAG, LABEL_FLAG, PATH_FLAG};
 pub use error::InputError;
 pub use folder::Folder;
 use kind::Kind;
@@ -47,6 +50,9 @@ pub trait Images: Sync {
 pub struct DataSet {
     /// What was named.
     pub path: PathBuf,
+    /// Before it was looked at: what was changed shortly before may be changed again without its
+    /// stamp telling.
+    pub opened: SystemTime,
     pub(crate) source: Source,
 }
 
@@ -67,20 +73,29 @@ impl DataSet {
     /// # Errors
     /// When it is none of the kinds, damaged or hostile, or a manifest lacks a column.
     pub fn open(path: &Path, columns: &Columns) -> Result<DataSet, InputError> {
+        let opened = SystemTime::now();
         let kind = Kind::of(path)?;
-        if let Some(flag) = columns.given()
-            && matches!(kind, Kind::Folder | Kind::Zip)
-        {
+        let (means, what): (&[&str], _) = match kind {
+            Kind::Folder => (&[], "is a folder, which has no columns"),
+            Kind::Zip => (&[], "is a zip archive, which has no columns"),
+            Kind::Tar => (&[LABEL_FLAG], "is a tar archive, which has no columns"),
+            Kind::Csv { .. } => (
+                &[PATH_FLAG, LABEL_FLAG],
+                "is text, which has no column of images",
+            ),
+            Kind::Parquet(_) => (&[PATH_FLAG, IMAGE_FLAG, LABEL_FLAG], ""),
+        };
+        if let Some(flag) = columns.given_but(means) {
             return Err(InputError::refused(
                 path,
-                format!("has no columns, so {flag} means nothing"),
+                format!("{what}, so {flag} means nothing"),
             ));
         }
         let source = match kind {
             Kind::Folder => Source::Folder(Folder::new(path)),
             Kind::Csv { tabs } => {
-                let root = path.parent().unwrap_or(Path::new(""));
-                Source::Files(Folder::new(root), csv::list(path, tabs, columns)?)
+                let listing = csv::list(path, tabs, columns)?;
+                Source::Files(Folder::new(files::folder_of(path)), listing)
             }
             Kind::Zip => zip::open(path)?,
             Kind::Tar => tar::open(path, columns)?,
@@ -88,6 +103,7 @@ impl DataSet {
         };
         Ok(DataSet {
             path: path.to_owned(),
+            opened,
             source,
         })
     }

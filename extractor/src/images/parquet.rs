@@ -8,27 +8,30 @@
 //! read in place.
 
 mod labels;
+mod pages;
 mod rows;
 mod schema;
 
-use std::collections::HashSet;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 
+use ::parquet::arrow::arrow_reader::ArrowReaderMetadata;
+use ::parquet::basic::Compression;
+use rayon::prelude::*;
+
 use self::rows::{Rows, Shard};
 use self::schema::Chosen;
 use super::archive::{At, combined};
 use super::columns::Columns;
+use super::listing::{Members, UNLABELLED};
 use super::{Archive, Folder, InputError, Listing, Source, csv, names};
+use crate::paths::Paths;
 use crate::walk::Skipped;
 
-/// What a row says besides its image's bytes.
-struct Row {
-    name: Option<Vec<u8>>,
-    label: Option<String>,
-}
+/// More rows are refused before any is read.
+const MAX_ROWS: u64 = u32::MAX as u64;
 
 /// Opens the files and lists their rows. `path` is what was named.
 pub(super) fn open(
@@ -37,41 +40,60 @@ pub(super) fn open(
     columns: &Columns,
 ) -> Result<Source, InputError> {
     let (mut shards, mut stamps, mut all) = (Vec::new(), Vec::new(), Vec::new());
-    let mut of_bytes = false;
+    let mut total = 0;
     for file in &files {
         let (at, stamp) = At::open(file)?;
-        let opened = crate::quietly::catch(AssertUnwindSafe(|| list(&at, columns)))
-            .unwrap_or_else(|| Err(Trouble::Damaged("its structure is damaged".into())));
-        let (shard, chosen, rows) = opened.map_err(|trouble| trouble.of(file))?;
-        if !shards.is_empty() && of_bytes != chosen.of_bytes() {
-            return Err(InputError::refused(
-                file,
-                "has other columns than the files before it (hint: name the files that belong together)",
-            ));
+        let opened = quietly(|| look(&at, columns));
+        let (shard, chosen) = opened.map_err(|trouble| trouble.of(file))?;
+        total += shard.rows() as u64;
+        if total > MAX_ROWS {
+            let reason = format!("has more than {MAX_ROWS} rows, or claims so");
+            return Err(InputError::refused(file, reason));
         }
-        of_bytes = chosen.of_bytes();
+        all.push((at, chosen));
         shards.push(shard);
         stamps.push((file.as_path(), stamp));
-        all.push(rows);
     }
-    let total: usize = all.iter().map(Vec::len).sum();
     if total == 0 {
         return Err(InputError::refused(path, "has no rows"));
     }
-    if !of_bytes {
-        let root = files[0].parent().unwrap_or(Path::new(""));
-        return Ok(Source::Files(Folder::new(root), by_path(root, all)));
+    let of_bytes = all[0].1.of_bytes();
+    if let Some(other) = all.iter().position(|(_, c)| c.of_bytes() != of_bytes) {
+        return Err(InputError::refused(
+            &files[other],
+            "has other columns than the files before it (hint: name the files that belong together)",
+        ));
     }
-    let listing = by_row(&files, all);
-    let options = format!(
-        "parquet {:?} {:?}",
-        columns.path_column, columns.image_column
-    );
-    let stamp = combined(&stamps, &options);
-    Ok(Source::Archive(
-        Archive::new(listing, Rows::new(shards)),
-        stamp,
-    ))
+    let root = crate::files::folder_of(&files[0]);
+    let mut found = match of_bytes {
+        true => Found::Rows(Named::default()),
+        false => Found::files(root),
+    };
+    for ((file, shard), (at, chosen)) in files.iter().zip(&shards).zip(&all) {
+        let listed = quietly(|| list(at, shard, chosen, &mut found));
+        listed.map_err(|trouble| trouble.of(file))?;
+    }
+    match found {
+        Found::Files {
+            members, skipped, ..
+        } => Ok(Source::Files(
+            Folder::new(root),
+            members.listing(skipped, 0),
+        )),
+        Found::Rows(named) => {
+            let rows: Vec<usize> = shards.iter().map(Shard::rows).collect();
+            let listing = named.listing(&files, &rows);
+            let leaves: Vec<_> = all.iter().map(|(_, chosen)| chosen.bytes).collect();
+            let stamp = combined(&stamps, &listing, &format!("parquet {leaves:?}"));
+            let archive = Archive::new(listing, Rows::new(shards));
+            Ok(Source::Archive(archive, stamp))
+        }
+    }
+}
+
+fn quietly<T>(work: impl FnOnce() -> Result<T, Trouble>) -> Result<T, Trouble> {
+    crate::quietly::catch(AssertUnwindSafe(work))
+        .unwrap_or_else(|| Err(Trouble::Damaged("its structure is damaged".into())))
 }
 
 /// Why a file cannot be listed.
@@ -95,78 +117,199 @@ impl<E: std::error::Error + Send + Sync + 'static> From<E> for Trouble {
     }
 }
 
-type Listed = (Shard, Chosen, Vec<Row>);
-
-fn list(at: &At, columns: &Columns) -> Result<Listed, Trouble> {
+/// Reads a file's footer.
+fn look(at: &At, columns: &Columns) -> Result<(Shard, Chosen), Trouble> {
     let metadata = rows::metadata(at)?;
-    let count = metadata.metadata().file_metadata().num_rows();
-    // Before anything is read: a row takes a byte at least, whatever the footer says.
-    let count = usize::try_from(count).ok().filter(|&n| n as u64 <= at.len);
-    let count = count.ok_or_else(|| io::Error::other("it claims more rows than it has bytes"))?;
-    let shard_rows = metadata.metadata().row_groups().iter();
-    if shard_rows.fold(0_i64, |sum, g| sum.saturating_add(g.num_rows())) != count as i64 {
+    let mut chosen = schema::choose(&metadata, columns).map_err(Trouble::Refused)?;
+    if chosen.name_of_image && bytes_are_null(&metadata, chosen.bytes) {
+        chosen.bytes = None; // the images are files
+    }
+    readable(&metadata, &chosen)?;
+    let shard = Shard::new(at.clone(), metadata, chosen.bytes)?;
+    let claimed = shard.metadata().metadata().file_metadata().num_rows();
+    if usize::try_from(claimed).ok() != Some(shard.rows()) {
         return Err(io::Error::other("its row groups have not as many rows as it says").into());
     }
-    let chosen = schema::choose(&metadata, columns).map_err(Trouble::Refused)?;
-    let names = match chosen.name {
-        Some(leaf) => labels::texts(at, &metadata, leaf)?,
-        None => Vec::new(),
-    };
-    let labels = match chosen.label {
-        Some(leaf) => labels::labels(at, &metadata, leaf)?,
-        None => Vec::new(),
-    };
-    let short = |rows: usize, chosen: bool| chosen && rows != count;
-    if short(names.len(), chosen.name.is_some()) || short(labels.len(), chosen.label.is_some()) {
-        return Err(io::Error::other("a column has not as many values as there are rows").into());
-    }
-    let shard = Shard::new(at.clone(), metadata, chosen.bytes)?;
-    let (mut names, mut labels) = (names.into_iter(), labels.into_iter());
-    let row = |_| Row {
-        name: names.next().flatten(),
-        label: labels.next().flatten(),
-    };
-    let rows = (0..count).map(row).collect();
-    Ok((shard, chosen, rows))
+    Ok((shard, chosen))
 }
 
-/// Rows that are files, relative to `root`.
-fn by_path(root: &Path, all: Vec<Vec<Row>>) -> Listing {
-    let absolute_root = std::path::absolute(root).unwrap_or_else(|_| root.to_owned());
-    let root = absolute_root.as_os_str().as_bytes();
-    let (mut found, mut skipped) = (Vec::new(), Vec::new());
-    for (number, row) in all.into_iter().flatten().enumerate() {
-        match row.name.and_then(|name| csv::tidy(&name, root)) {
-            Some(file) => found.push((file, row.label, number as u64)),
-            None => skipped.push(Skipped {
-                path: format!("row {number}").into_bytes(),
-                reason: "its path is empty".to_owned(),
-            }),
+/// Whether no row has an image's bytes, by the statistics.
+fn bytes_are_null(metadata: &ArrowReaderMetadata, leaf: Option<usize>) -> bool {
+    let Some(leaf) = leaf else {
+        return false;
+    };
+    let groups = metadata.metadata().row_groups();
+    let mut full = groups
+        .iter()
+        .filter(|group| group.num_rows() > 0)
+        .peekable();
+    full.peek().is_some()
+        && full.all(|group| {
+            let nulls = group
+                .column(leaf)
+                .statistics()
+                .and_then(|s| s.null_count_opt());
+            nulls.and_then(|nulls| i64::try_from(nulls).ok()) == Some(group.num_rows())
+        })
+}
+
+/// Refuses columns that are compressed by what is not built in.
+fn readable(metadata: &ArrowReaderMetadata, chosen: &Chosen) -> Result<(), Trouble> {
+    let leaves = [chosen.bytes, chosen.name, chosen.label];
+    for group in metadata.metadata().row_groups() {
+        for leaf in leaves.into_iter().flatten() {
+            let name = match group.column(leaf).compression() {
+                Compression::BROTLI(_) => "brotli",
+                Compression::LZO => "lzo",
+                _ => continue,
+            };
+            return Err(Trouble::Refused(format!(
+                "is compressed with {name}, which is not read (hint: write it again with zstd or \
+                 snappy)"
+            )));
         }
     }
-    Listing::new(found, [], skipped, 0)
+    Ok(())
 }
 
-/// Rows that hold their images.
-fn by_row(files: &[PathBuf], all: Vec<Vec<Row>>) -> Listing {
-    let rows = || all.iter().flatten();
-    let named: Option<Vec<Vec<u8>>> = rows()
-        .map(|row| names::clean(row.name.as_ref()?).ok().flatten())
-        .collect();
-    let different =
-        |names: &Vec<Vec<u8>>| names.iter().collect::<HashSet<_>>().len() == names.len();
-    let paths = named.filter(different).unwrap_or_else(|| {
-        let numbered = files.iter().zip(&all).flat_map(|(file, rows)| {
-            let shard = file.file_name().unwrap_or_default().as_bytes();
-            (0..rows.len()).map(move |i| match files.len() {
-                1 => format!("{i:08}").into_bytes(),
-                _ => [shard, format!("/{i:08}").as_bytes()].concat(),
-            })
-        });
-        numbered.collect()
-    });
-    let labels = all.into_iter().flatten().map(|row| row.label);
-    let found = paths.into_iter().zip(labels).enumerate();
-    let found = found.map(|(at, (path, label))| (path, label, at as u64));
-    Listing::new(found.collect(), [], Vec::new(), 0)
+/// What rows are found to be.
+enum Found {
+    /// Files, relative to `root`.
+    Files {
+        root: Vec<u8>,
+        members: Members,
+        skipped: Vec<Skipped>,
+        next: usize,
+    },
+    /// Rows that hold their images.
+    Rows(Named),
+}
+
+/// Rows with images: the names that the images have, as long as every one has a safe name, and
+/// their classes.
+#[derive(Default)]
+struct Named {
+    paths: Option<Paths>, // none yet, or none any more
+    nameless: bool,
+    members: Members, // for their classes
+    labels: Vec<i32>,
+}
+
+fn list(at: &At, shard: &Shard, chosen: &Chosen, found: &mut Found) -> Result<(), Trouble> {
+    let rows = shard.rows();
+    let metadata = shard.metadata();
+    let mut labels = Vec::new();
+    {
+        let members = match found {
+            Found::Files { members, .. } => members,
+            Found::Rows(named) => &mut named.members,
+        };
+        match chosen.label {
+            Some(leaf) => labels::labels(at, metadata, leaf, |label| {
+                labels.push(label.map_or(UNLABELLED, |label| members.class(label)));
+            })?,
+            None => labels.resize(rows, UNLABELLED),
+        }
+    }
+    if labels.len() != rows {
+        return Err(io::Error::other("a column has not as many values as there are rows").into());
+    }
+    match found {
+        Found::Files {
+            root,
+            members,
+            skipped,
+            next,
+        } => {
+            let leaf = chosen
+                .name
+                .ok_or_else(|| io::Error::other("it has no paths"))?;
+            let mut labels = labels.iter();
+            labels::names(at, metadata, leaf, |name| {
+                let label = labels.next().copied().unwrap_or(UNLABELLED);
+                match name.and_then(|name| csv::tidy(name, root)) {
+                    Some(file) => members.file(&file, label),
+                    None => skipped.push(Skipped {
+                        path: format!("row {next}").into_bytes(),
+                        reason: "its path is empty".to_owned(),
+                    }),
+                }
+                *next += 1;
+            })?;
+        }
+        Found::Rows(named) => {
+            named.labels.append(&mut labels);
+            let leaf = chosen.name.filter(|_| !named.nameless);
+            named.nameless = leaf.is_none();
+            if let Some(leaf) = leaf {
+                let mut paths = named.paths.take().unwrap_or_default();
+                let mut nameless = false;
+                labels::names(at, metadata, leaf, |name| {
+                    match name.and_then(|name| names::clean(name).ok().flatten()) {
+                        Some(name) if !nameless => paths.push(&name),
+                        _ => nameless = true,
+                    }
+                })?;
+                named.nameless = nameless;
+                named.paths = Some(paths).filter(|_| !nameless);
+            } else {
+                named.paths = None;
+            }
+        }
+    }
+    Ok(())
+}
+
+impl Found {
+    fn files(root: &Path) -> Found {
+        let root = std::path::absolute(root).unwrap_or_else(|_| root.to_owned());
+        Found::Files {
+            root: root.as_os_str().as_bytes().to_vec(),
+            members: Members::default(),
+            skipped: Vec::new(),
+            next: 0,
+        }
+    }
+}
+
+impl Named {
+    /// The rows by name, or else by number. `rows`: how many each file has.
+    fn listing(mut self, files: &[PathBuf], rows: &[usize]) -> Listing {
+        if let Some(paths) = &mut self.paths {
+            paths.shrink_to_fit();
+        }
+        self.labels.shrink_to_fit();
+        let name = self.paths.take().filter(different);
+        match name {
+            Some(paths) => {
+                let labels = self.labels;
+                self.members.rows(paths, labels)
+            }
+            None => {
+                let mut labels = self.labels.into_iter();
+                let mut at = 0;
+                for (file, rows) in files.iter().zip(rows) {
+                    let shard = file.file_name().unwrap_or_default().as_bytes();
+                    for (i, label) in (0..*rows).zip(&mut labels) {
+                        let number = format!("{i:08}").into_bytes();
+                        let path = match files.len() {
+                            1 => number,
+                            _ => [shard, b"/", &number].concat(),
+                        };
+                        self.members.member(&path, label, at);
+                        at += 1;
+                    }
+                }
+            }
+        }
+        self.members.listing(Vec::new(), 0)
+    }
+}
+
+/// Whether no two paths are the same.
+fn different(paths: &Paths) -> bool {
+    let mut order: Vec<u32> = (0..paths.len() as u32).collect();
+    let path = |i: u32| paths.get(i as usize);
+    order.par_sort_unstable_by(|a, b| path(*a).cmp(path(*b)));
+    order.windows(2).all(|two| path(two[0]) != path(two[1]))
 }

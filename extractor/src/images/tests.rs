@@ -1,5 +1,6 @@
 //! Data sets made here, opened and indexed.
 
+mod forms;
 mod hostile;
 
 use std::fs;

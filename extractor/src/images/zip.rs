@@ -83,10 +83,11 @@ pub(super) fn open(path: &Path) -> Result<Source, InputError> {
              (hint: if you trust it, unpack it and name the folder)",
         ));
     }
+    names.settle();
     names.strip_common_folders();
     let listing = names
         .by_folder()
         .map_err(|reason| InputError::refused(path, reason))?;
-    let stamp = combined(&[(path, stamp)], "zip");
+    let stamp = combined(&[(path, stamp)], &listing, "zip");
     Ok(Source::Archive(Archive::new(listing, Zip(archive)), stamp))
 }

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::ops::Range;
+use std::panic::AssertUnwindSafe;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -14,7 +15,7 @@ use arrow::ipc::reader::FileReader;
 use arrow::ipc::writer::FileWriter;
 use arrow::record_batch::RecordBatch;
 
-use super::{Entry, Index, IndexError};
+use super::{Digester, Entry, Index, IndexError};
 use crate::digest::Digest;
 use crate::files::{FileError, Pending};
 
@@ -86,18 +87,50 @@ impl Index {
     /// # Errors
     /// When the file cannot be read, is no index, is of another version or is damaged.
     pub fn read(path: &Path) -> Result<Index, IndexError> {
+        let mut index = Index::default();
+        let read = Index::visit(path, |classes, entry| {
+            if index.classes.len() != classes.len() {
+                index.classes = classes.to_vec();
+            }
+            index.push(*entry);
+        });
+        read.map(|_| index)
+    }
+
+    /// Gives `each` all classes and an entry, entry by entry, and returns the index's digest. Only
+    /// once that is there, what was given is known to be right.
+    ///
+    /// # Errors
+    /// As [`Index::read`].
+    pub(super) fn visit(
+        path: &Path,
+        each: impl FnMut(&[String], &Entry),
+    ) -> Result<Digest, IndexError> {
         let wrong = |reason: String| IndexError::NotAnIndex {
             path: path.to_owned(),
             reason,
         };
         let file = File::open(path).map_err(FileError::new("open the index", path))?;
-        crate::quietly::catch(|| parse(file))
+        crate::quietly::catch(AssertUnwindSafe(|| parse(file, each)))
             .unwrap_or_else(|| Err("its structure is damaged".to_owned()))
             .map_err(wrong)
     }
+}
 
-    /// Appends a batch's rows; `None` if the columns are not as specified.
-    fn append(&mut self, batch: &RecordBatch) -> Option<()> {
+/// What of an index was read.
+#[derive(Default)]
+struct Reading {
+    classes: Option<Vec<String>>,
+    digester: Option<Digester>,
+}
+
+impl Reading {
+    /// Gives `each` a batch's rows; `None` if the columns are not as specified.
+    fn batch(
+        &mut self,
+        batch: &RecordBatch,
+        each: &mut impl FnMut(&[String], &Entry),
+    ) -> Option<()> {
         let ids = batch
             .column_by_name("id")?
             .as_any()
@@ -109,29 +142,32 @@ impl Index {
         let labels = batch.column_by_name("label")?.as_any();
         let labels = labels.downcast_ref::<DictionaryArray<Int32Type>>()?;
         let names = labels.values().as_any().downcast_ref::<StringArray>()?;
-        let classes: Vec<String> = names.iter().flatten().map(str::to_owned).collect();
-        if !self.is_empty() && classes != self.classes {
+        let names: Vec<String> = names.iter().flatten().map(str::to_owned).collect();
+        let classes = self.classes.get_or_insert_with(|| names.clone());
+        if *classes != names {
             return None;
         }
-        self.classes = classes;
+        let digester = self.digester.get_or_insert_with(Digester::new);
         for i in 0..batch.num_rows() {
             let label = match labels.key(i) {
-                Some(code) if code < self.classes.len() => Some(code as u32),
+                Some(code) if code < classes.len() => Some(code as u32),
                 Some(_) => return None,
                 None => None,
             };
-            self.push(Entry {
+            let entry = Entry {
                 id: Digest(ids.value(i).try_into().ok()?),
                 path: paths.value(i),
                 label,
-            });
+            };
+            digester.add(&entry, classes);
+            each(classes, &entry);
         }
         Some(())
     }
 }
 
 /// Reads and checks an index; the error says what is wrong with it.
-fn parse(file: File) -> Result<Index, String> {
+fn parse(file: File, mut each: impl FnMut(&[String], &Entry)) -> Result<Digest, String> {
     let reader = FileReader::try_new_buffered(file, None).map_err(|e| e.to_string())?;
     let metadata = reader.schema().metadata().clone();
     let get = |key: &str| metadata.get(key).map(String::as_str).unwrap_or_default();
@@ -142,15 +178,17 @@ fn parse(file: File) -> Result<Index, String> {
         let version = get("headstart.version");
         return Err(format!("it has version {version}, expected {VERSION}"));
     }
-    let mut index = Index::default();
+    let mut reading = Reading::default();
     for batch in reader {
         let batch = batch.map_err(|e| e.to_string())?;
-        index
-            .append(&batch)
+        reading
+            .batch(&batch, &mut each)
             .ok_or("its columns are not those of an index")?;
     }
-    if index.digest().to_string() != get("headstart.digest") {
+    let digester = reading.digester.unwrap_or_else(Digester::new);
+    let digest = digester.finish();
+    if digest.to_string() != get("headstart.digest") {
         return Err("its content does not match its digest".to_owned());
     }
-    Ok(index)
+    Ok(digest)
 }

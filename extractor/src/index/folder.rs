@@ -7,12 +7,14 @@ use std::fs::File;
 use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::sync::Arc;
 
 use rayon::prelude::*;
 
 use super::{DigestCache, Index, IndexError, Notes};
 use crate::decode::{self, Kind};
 use crate::digest::{Digest, ImageId};
+use crate::paths::Paths;
 use crate::walk::{self, Skipped, Stamp, Walk};
 
 /// What indexing a folder found besides the index.
@@ -31,7 +33,7 @@ pub struct Indexed {
 }
 
 /// Files that are looked at together.
-const CHUNK: usize = 1024;
+pub(super) const CHUNK: usize = 1024;
 
 impl Index {
     /// Indexes the folder `root`: walks it, recognises images by content and digests them in
@@ -86,21 +88,13 @@ impl Index {
             return Err(IndexError::NoImages(root.to_owned()));
         }
         skipped.sort_by(|a, b| a.path.cmp(&b.path));
-        if !others.is_empty() {
-            let is_image = || {
-                let mut others = others.iter().peekable();
-                move |position| others.next_if_eq(&&position).is_none()
-            };
-            paths.retain(is_image());
-            let (mut is_image, mut positions) = (is_image(), 0..);
-            labels.retain(|_| positions.next().is_some_and(&mut is_image));
-        }
+        drop_others(&mut paths, &mut labels, &others);
         let (classes, empty_classes) = renumber(classes, &mut labels);
         Ok(Indexed {
             index: Index {
                 classes,
                 ids,
-                paths,
+                paths: Arc::new(paths),
                 labels,
             },
             skipped,
@@ -111,9 +105,23 @@ impl Index {
     }
 }
 
+/// Drops what lies at the positions `others`, which ascend.
+pub(super) fn drop_others(paths: &mut Paths, labels: &mut Vec<i32>, others: &[usize]) {
+    if others.is_empty() {
+        return;
+    }
+    let is_image = || {
+        let mut others = others.iter().peekable();
+        move |position| others.next_if_eq(&&position).is_none()
+    };
+    paths.retain(is_image());
+    let (mut is_image, mut positions) = (is_image(), 0..);
+    labels.retain(|_| positions.next().is_some_and(&mut is_image));
+}
+
 /// Takes away the classes without images, so that two classes stay two classes, and numbers the
 /// others anew: those that stay, and those that go.
-fn renumber(classes: Vec<String>, labels: &mut [i32]) -> (Vec<String>, Vec<String>) {
+pub(super) fn renumber(classes: Vec<String>, labels: &mut [i32]) -> (Vec<String>, Vec<String>) {
     let mut used = vec![false; classes.len()];
     for label in labels.iter().filter(|label| **label >= 0) {
         used[*label as usize] = true;

@@ -7,13 +7,15 @@
 //! stored.
 
 use std::fs::File;
+use std::io;
 use std::path::Path;
+use std::sync::Arc;
 
 use rayon::prelude::*;
 
-use super::folder::{Indexed, Look, look};
-use super::{DigestCache, Entry, Index, IndexError, Notes};
-use crate::digest::ImageId;
+use super::folder::{CHUNK, Indexed, Look, drop_others, look, renumber};
+use super::{DigestCache, Index, IndexError};
+use crate::digest::{Digest, ImageId};
 use crate::files::FileError;
 use crate::images::{Archive, DataSet, Folder, InputError, Listing, Member, Source, compare_paths};
 use crate::walk::{Skipped, Stamp};
@@ -30,87 +32,207 @@ impl Index {
         previous: &Path,
         on_file: impl Fn() + Sync,
     ) -> Result<Indexed, IndexError> {
+        let mut stamps = cache.notes();
         match &data.source {
             Source::Folder(_) => Index::of_folder(&data.path, cache, on_file),
             Source::Files(folder, listing) => {
-                let one = |member: &Member| {
-                    let found = look_at_file(folder, member, cache);
+                let one = |position: usize, _| {
+                    let found = look_at_file(folder, listing.member(position), cache);
                     on_file();
                     found
                 };
-                let looked: Vec<_> = listing.members.par_iter().map(one).collect();
-                if !looked.iter().any(|found| found.stamp.is_some()) {
-                    return Err(nothing_there(data, folder, listing));
-                }
-                let mut stamps = cache.notes();
-                for found in &looked {
+                let mut gathered = Gathered::nothing(listing);
+                let mut absent = 0;
+                gathered.look(listing, one, |found| {
+                    absent += usize::from(found.absent);
                     if let (Look::Image(id), Some(stamp)) = (&found.look, found.stamp) {
                         stamps.push(&stamp, id)?;
                     }
+                    Ok(found.look)
+                })?;
+                if absent == listing.len() {
+                    return Err(nothing_there(data, folder, listing));
                 }
-                let looks = looked.into_iter().map(|found| found.look);
-                assemble(&data.path, listing, looks, |_| Ok(stamps))
+                let indexed = gathered.assemble(&data.path, listing)?;
+                Ok(Indexed { stamps, ..indexed })
             }
             Source::Archive(archive, stamp) => {
-                let known = known(cache, *stamp, previous);
-                let one = |member: &Member| {
-                    let look = match find(known.as_ref(), &member.path) {
-                        Some(id) => Look::Image(id),
-                        None => look_at_member(archive, member),
+                let listing = &archive.listing;
+                let mut gathered = Gathered::nothing(listing);
+                if let Some(digest) = cache.get(stamp) {
+                    gathered.remember(listing, previous, digest);
+                }
+                let one = |position: usize, known: ImageId| {
+                    let look = match known == UNKNOWN {
+                        true => look_at_member(archive, listing.member(position)),
+                        false => Look::Image(known),
                     };
                     on_file();
                     look
                 };
-                let listing = &archive.listing;
-                let looks: Vec<Look> = listing.members.par_iter().map(one).collect();
-                assemble(&data.path, listing, looks.into_iter(), |index| {
-                    let mut stamps = cache.notes();
-                    stamps.push(stamp, &index.digest())?;
-                    Ok(stamps)
-                })
+                gathered.look(listing, one, Ok)?;
+                let indexed = gathered.assemble(&data.path, listing)?;
+                stamps.push(stamp, &indexed.index.digest())?;
+                Ok(Indexed { stamps, ..indexed })
             }
         }
+    }
+}
+
+/// The id of what was not looked at: no known bytes have it.
+const UNKNOWN: ImageId = Digest([0; 32]);
+
+/// What a listing's members were found to be.
+struct Gathered {
+    ids: Vec<ImageId>,  // of each member
+    others: Vec<usize>, // positions of members that are no images
+    skipped: Vec<Skipped>,
+    ignored: usize,
+}
+
+impl Gathered {
+    fn nothing(listing: &Listing) -> Gathered {
+        Gathered {
+            ids: vec![UNKNOWN; listing.len()],
+            others: Vec::new(),
+            skipped: listing.skipped.clone(),
+            ignored: listing.ignored,
+        }
+    }
+
+    /// Takes the ids from the index at `previous`, if it is the one of this digest.
+    fn remember(&mut self, listing: &Listing, previous: &Path, digest: Digest) {
+        let (mut position, count) = (0, listing.len());
+        let ids = &mut self.ids;
+        let read = Index::visit(previous, |_, entry| {
+            let path = |position| listing.member(position).path;
+            while position < count && compare_paths(path(position), entry.path).is_lt() {
+                position += 1;
+            }
+            if position < count && path(position) == entry.path {
+                ids[position] = entry.id;
+            }
+        });
+        if !read.is_ok_and(|found| found == digest) {
+            ids.fill(UNKNOWN);
+        }
+    }
+
+    /// Looks at the members in the order in which they lie, some at once. `one` looks at a position
+    /// whose id is known or not, `take` takes what it found, one by one.
+    fn look<T: Send>(
+        &mut self,
+        listing: &Listing,
+        one: impl Fn(usize, ImageId) -> T + Sync,
+        mut take: impl FnMut(T) -> Result<Look, FileError>,
+    ) -> Result<(), FileError> {
+        let order = listing.as_they_lie();
+        let at = |i: usize| order.as_ref().map_or(i, |order| order[i] as usize);
+        for start in (0..listing.len()).step_by(CHUNK) {
+            let chunk = start..listing.len().min(start + CHUNK);
+            let ids = &self.ids;
+            let look = |i| one(at(i), ids[at(i)]);
+            let found: Vec<T> = chunk.clone().into_par_iter().map(look).collect();
+            for (position, found) in chunk.map(at).zip(found) {
+                match take(found)? {
+                    Look::Image(id) => {
+                        self.ids[position] = id;
+                        continue;
+                    }
+                    Look::Clutter => self.ignored += 1,
+                    Look::Broken(reason) => self.skipped.push(Skipped {
+                        path: listing.member(position).path.to_vec(),
+                        reason,
+                    }),
+                }
+                self.others.push(position);
+            }
+        }
+        self.others.sort_unstable();
+        Ok(())
+    }
+
+    /// The index, for now without stamps.
+    fn assemble(self, path: &Path, listing: &Listing) -> Result<Indexed, IndexError> {
+        let Gathered {
+            mut ids,
+            others,
+            mut skipped,
+            ignored,
+        } = self;
+        if others.len() == ids.len() && skipped.is_empty() {
+            return Err(IndexError::NoImages(path.to_owned()));
+        }
+        skipped.sort_by(|a, b| a.path.cmp(&b.path));
+        skipped.dedup();
+        let mut paths = listing.paths.clone();
+        let mut labels = listing.labels.clone();
+        if !others.is_empty() {
+            drop_others(Arc::make_mut(&mut paths), &mut labels, &others);
+            let (mut others, mut positions) = (others.iter().peekable(), 0_usize..);
+            ids.retain(|_| others.next_if_eq(&&positions.next().unwrap_or(0)).is_none());
+        }
+        let (classes, empty_classes) = renumber(listing.classes.clone(), &mut labels);
+        Ok(Indexed {
+            index: Index {
+                classes,
+                ids,
+                paths,
+                labels,
+            },
+            skipped,
+            empty_classes,
+            ignored,
+            stamps: DigestCache::default().notes(),
+        })
     }
 }
 
 struct Found {
     look: Look,
-    /// None if there is no such file.
+    /// There is no such file.
+    absent: bool,
+    /// If there is a file.
     stamp: Option<Stamp>,
 }
 
-fn look_at_file(folder: &Folder, member: &Member, cache: &DigestCache) -> Found {
-    let path = folder.locate(&member.path);
-    let broken = |reason: String, stamp| Found {
+fn look_at_file(folder: &Folder, member: Member, cache: &DigestCache) -> Found {
+    let path = folder.locate(member.path);
+    let broken = |reason: String| Found {
         look: Look::Broken(reason),
-        stamp,
+        absent: false,
+        stamp: None,
     };
     let metadata = match std::fs::metadata(&path) {
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {
-            return broken("listed, and there is no such file".to_owned(), None);
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            return Found {
+                absent: true,
+                ..broken("listed, and there is no such file".to_owned())
+            };
         }
-        Err(e) => return broken(crate::walk::describe(&e), None),
+        Err(e) => return broken(crate::walk::describe(&e)),
         Ok(metadata) => metadata,
     };
-    let stamp = Stamp::of(&metadata);
     if !metadata.is_file() {
-        return broken("listed, and no regular file".to_owned(), Some(stamp));
+        return broken("listed, and no regular file".to_owned());
     }
+    let stamp = Stamp::of(&metadata);
     let look = match cache.get(&stamp) {
         Some(id) => Look::Image(id),
         None => look(File::open(path), true),
     };
     Found {
         look,
+        absent: false,
         stamp: Some(stamp),
     }
 }
 
 /// Every file of a manifest is missing: it is read from the wrong place.
 fn nothing_there(data: &DataSet, folder: &Folder, listing: &Listing) -> IndexError {
-    let example = match listing.members.first() {
-        Some(member) => crate::files::escape_path(&folder.locate(&member.path)),
-        None => "any of them".to_owned(),
+    let example = match listing.len() {
+        0 => "any of them".to_owned(),
+        _ => crate::files::escape_path(&folder.locate(listing.member(0).path)),
     };
     let reason = format!(
         "lists files of which none is there, such as {example} (hint: paths are relative to the \
@@ -119,86 +241,8 @@ fn nothing_there(data: &DataSet, folder: &Folder, listing: &Listing) -> IndexErr
     InputError::refused(&data.path, reason).into()
 }
 
-fn look_at_member(archive: &Archive, member: &Member) -> Look {
+fn look_at_member(archive: &Archive, member: Member) -> Look {
     let claims = archive.claims(member);
     let looked = archive.with(member, |reader| Ok(look(Ok(reader), claims)));
     looked.unwrap_or_else(|e| Look::Broken(crate::walk::describe(&e)))
-}
-
-/// The index written last, if the archive is as it was then.
-fn known(cache: &DigestCache, stamp: Stamp, previous: &Path) -> Option<Index> {
-    let digest = cache.get(&stamp)?;
-    let index = Index::read(previous).ok()?;
-    (index.digest() == digest).then_some(index)
-}
-
-fn find(known: Option<&Index>, path: &[u8]) -> Option<ImageId> {
-    let index = known?;
-    let (mut low, mut high) = (0, index.len());
-    while low < high {
-        let middle = low + (high - low) / 2;
-        let entry = index.entry(middle);
-        match compare_paths(entry.path, path) {
-            std::cmp::Ordering::Equal => return Some(entry.id),
-            std::cmp::Ordering::Less => low = middle + 1,
-            std::cmp::Ordering::Greater => high = middle,
-        }
-    }
-    None
-}
-
-fn assemble(
-    path: &Path,
-    listing: &Listing,
-    looks: impl Iterator<Item = Look>,
-    stamps: impl FnOnce(&Index) -> Result<Notes, FileError>,
-) -> Result<Indexed, IndexError> {
-    let (mut images, mut skipped) = (Vec::new(), listing.skipped.clone());
-    let mut ignored = listing.ignored;
-    for (member, look) in listing.members.iter().zip(looks) {
-        match look {
-            Look::Image(id) => images.push((id, member)),
-            Look::Clutter => ignored += 1,
-            Look::Broken(reason) => skipped.push(Skipped {
-                path: member.path.clone(),
-                reason,
-            }),
-        }
-    }
-    if images.is_empty() && skipped.is_empty() {
-        return Err(IndexError::NoImages(path.to_owned()));
-    }
-    skipped.sort_by(|a, b| a.path.cmp(&b.path));
-    skipped.dedup();
-
-    // Classes without images get no label number, so that two classes stay two classes.
-    let mut numbers: Vec<Option<u32>> = vec![None; listing.classes.len()];
-    for class in images.iter().filter_map(|(_, member)| member.class) {
-        numbers[class as usize] = Some(0);
-    }
-    let (mut classes, mut empty_classes) = (Vec::new(), Vec::new());
-    for (name, number) in listing.classes.iter().zip(&mut numbers) {
-        match number {
-            Some(number) => {
-                *number = classes.len() as u32;
-                classes.push(name.clone());
-            }
-            None => empty_classes.push(name.clone()),
-        }
-    }
-    let mut index = Index::new(classes);
-    for (id, member) in images {
-        index.push(Entry {
-            id,
-            path: &member.path,
-            label: member.class.and_then(|class| numbers[class as usize]),
-        });
-    }
-    Ok(Indexed {
-        stamps: stamps(&index)?,
-        index,
-        skipped,
-        empty_classes,
-        ignored,
-    })
 }

@@ -27,6 +27,7 @@ mod notes;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use arrow::error::ArrowError;
 use rayon::prelude::*;
@@ -61,8 +62,8 @@ pub struct Index {
     /// Class names in ascending order; the position is the label number (Cat = 0, Dog = 1).
     pub classes: Vec<String>,
     ids: Vec<ImageId>,
-    paths: Paths,
-    labels: Vec<i32>, // -1: no label
+    paths: Arc<Paths>, // shared with a listing
+    labels: Vec<i32>,  // -1: no label
 }
 
 /// The index cannot be made, read or written.
@@ -118,7 +119,7 @@ impl Index {
             i32::try_from(label).expect("a class number fits 31 bits")
         });
         self.ids.push(entry.id);
-        self.paths.push(entry.path);
+        Arc::make_mut(&mut self.paths).push(entry.path);
         self.labels.push(label);
     }
 
@@ -152,21 +153,11 @@ impl Index {
     /// Digest of what the index says: every (id, path, class name) in order. The same data set
     /// gives the same digest wherever it lies.
     pub fn digest(&self) -> Digest {
-        let mut hasher = Sha256::new();
-        let mut field = |bytes: &[u8]| {
-            hasher.update((bytes.len() as u64).to_le_bytes());
-            hasher.update(bytes);
-        };
-        field(b"headstart index 1");
+        let mut digester = Digester::new();
         for entry in self.iter() {
-            field(&entry.id.0);
-            field(entry.path);
-            match entry.label {
-                Some(label) => field(self.classes[label as usize].as_bytes()),
-                None => field(&[0xff]), // no UTF-8 text, so no class can be called that
-            }
+            digester.add(&entry, &self.classes);
         }
-        Digest(hasher.finalize().into())
+        digester.finish()
     }
 
     /// Number of entries a class, in the order of [`Index::classes`].
@@ -221,6 +212,35 @@ impl Index {
                 .chunk_by(|a, b| id(*a) == id(*b))
                 .for_each(&mut visit);
         }
+    }
+}
+
+/// Makes [`Index::digest`] entry by entry.
+struct Digester(Sha256);
+
+impl Digester {
+    fn new() -> Digester {
+        let mut digester = Digester(Sha256::new());
+        digester.field(b"headstart index 1");
+        digester
+    }
+
+    fn add(&mut self, entry: &Entry, classes: &[String]) {
+        self.field(&entry.id.0);
+        self.field(entry.path);
+        match entry.label {
+            Some(label) => self.field(classes[label as usize].as_bytes()),
+            None => self.field(&[0xff]), // no UTF-8 text, so no class can be called that
+        }
+    }
+
+    fn field(&mut self, bytes: &[u8]) {
+        self.0.update((bytes.len() as u64).to_le_bytes());
+        self.0.update(bytes);
+    }
+
+    fn finish(self) -> Digest {
+        Digest(self.0.finalize().into())
     }
 }
 

@@ -1,30 +1,34 @@
 //! Reads single rows of Parquet files in place.
 //!
 //! Rows lie in compressed pages, so that a row costs as much as its neighbours: a block of rows is
-//! decoded at a time, and the last few blocks are kept. An index is mostly in row order, so most
-//! rows are found there.
+//! decoded at a time, and the last few blocks are kept. Whoever reads about in row order finds most
+//! rows there; whoever does not, and cannot have all of them kept, gets each row decoded alone.
 
 use std::collections::VecDeque;
 use std::io::{self, BufReader, Read};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use arrow::array::{Array, ArrayRef, BinaryArray, BinaryViewArray, LargeBinaryArray, StructArray};
 use bytes::Bytes;
-use parquet::arrow::ProjectionMask;
-use parquet::arrow::arrow_reader::{
-    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder, RowSelection,
-    RowSelector,
-};
+use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
 use parquet::errors::{ParquetError, Result};
 use parquet::file::reader::{ChunkReader, Length};
 
+use super::pages::{Column, Limits};
+use crate::images::MAX_MEMBER_BYTES;
 use crate::images::archive::{At, Container};
 
 /// A block is this many rows, or fewer if they are large.
 const BLOCK_ROWS: usize = 64;
-const BLOCK_BYTES: usize = 32 << 20;
+/// A block is to have about this size.
+const BLOCK_BYTES: usize = 16 << 20;
+/// A block ends with the row that takes it so far, whatever size the footer made expect.
+const MAX_BLOCK_BYTES: usize = 64 << 20;
 /// Blocks are kept until they are together larger than this.
 const KEPT_BYTES: usize = 256 << 20;
+const LIMITS: Limits = Limits {
+    page_bytes: 512 << 20,
+    dictionary_bytes: 512 << 20,
+};
 
 /// The footer of a file.
 pub(super) fn metadata(at: &At) -> Result<ArrowReaderMetadata> {
@@ -61,17 +65,20 @@ impl ChunkReader for At {
 pub(super) struct Shard {
     at: At,
     metadata: ArrowReaderMetadata,
-    mask: ProjectionMask,
+    /// The column of the images' bytes, if rows are to be read at all.
+    leaf: Option<usize>,
     /// First row of each row group, and behind the last.
     starts: Vec<usize>,
     /// Rows a block in each row group.
     block_rows: Vec<usize>,
+    /// How much all images are to take.
+    size_bytes: usize,
 }
 
 impl Shard {
-    /// `leaf`: the column of the images' bytes, if rows are to be read at all.
     pub fn new(at: At, metadata: ArrowReaderMetadata, leaf: Option<usize>) -> io::Result<Shard> {
         let (mut starts, mut block_rows) = (vec![0_usize], Vec::new());
+        let mut size_bytes = 0_usize;
         for group in metadata.metadata().row_groups() {
             let rows = usize::try_from(group.num_rows()).ok();
             let end = rows.and_then(|rows| starts[starts.len() - 1].checked_add(rows));
@@ -79,16 +86,23 @@ impl Shard {
                 end.ok_or_else(|| io::Error::other("a row group's number of rows is wrong"))?;
             starts.push(end);
             let size = leaf.map_or(0, |leaf| group.column(leaf).uncompressed_size());
-            let row_bytes = usize::try_from(size).unwrap_or(0) / rows.unwrap_or(1).max(1);
+            let size = usize::try_from(size).unwrap_or(0);
+            size_bytes = size_bytes.saturating_add(size);
+            let row_bytes = size / rows.unwrap_or(1).max(1);
             block_rows.push((BLOCK_BYTES / row_bytes.max(1)).clamp(1, BLOCK_ROWS));
         }
         Ok(Shard {
-            mask: ProjectionMask::leaves(metadata.parquet_schema(), leaf),
             at,
             metadata,
+            leaf,
             starts,
             block_rows,
+            size_bytes,
         })
+    }
+
+    pub fn metadata(&self) -> &ArrowReaderMetadata {
+        &self.metadata
     }
 
     /// Number of rows.
@@ -103,59 +117,67 @@ impl Shard {
         (group, within / rows, within % rows)
     }
 
-    fn block(&self, group: usize, block: usize) -> Result<Block> {
-        let (all, rows) = (
-            self.starts[group + 1] - self.starts[group],
-            self.block_rows[group],
-        );
-        let before = block * rows;
-        let count = rows.min(all - before);
-        let selection = [RowSelector::skip(before), RowSelector::select(count)];
-        let reader = ParquetRecordBatchReaderBuilder::new_with_metadata(
-            self.at.clone(),
-            self.metadata.clone(),
-        )
-        .with_projection(self.mask.clone())
-        .with_row_groups(vec![group])
-        .with_row_selection(RowSelection::from(selection.to_vec()))
-        .with_batch_size(count)
-        .build()?;
-        let mut images = Vec::with_capacity(count);
-        for batch in reader {
-            append(&mut images, batch?.column(0))?;
-        }
-        if images.len() != count {
-            return Err(ParquetError::EOF("rows are missing".to_owned()));
+    /// At most `count` images of a row group, from `first` on; the first one in any case.
+    fn images(&self, group: usize, first: usize, count: usize) -> Result<Block> {
+        let Some(leaf) = self.leaf else {
+            return Err(ParquetError::General("there are no images".to_owned()));
+        };
+        let metadata = self.metadata.metadata();
+        let mut column = Column::open(&self.at, metadata, group, leaf, LIMITS)?;
+        column.skip(first)?;
+        let mut images = Vec::new();
+        let mut size_bytes = 0;
+        while images.len() < count && size_bytes < MAX_BLOCK_BYTES {
+            let value = column.next()?;
+            images.push(match value.as_ref().map(|value| value.data()) {
+                None => Image::None,
+                Some(bytes) if bytes.len() as u64 > MAX_MEMBER_BYTES => Image::TooLarge,
+                Some(bytes) => {
+                    size_bytes += bytes.len();
+                    Image::Bytes(bytes.into())
+                }
+            });
         }
         Ok(images)
     }
+
+    fn block(&self, group: usize, block: usize) -> Result<Block> {
+        let all = self.starts[group + 1] - self.starts[group];
+        let (first, rows) = (block * self.block_rows[group], self.block_rows[group]);
+        self.images(group, first, rows.min(all - first))
+    }
+
+    fn alone(&self, row: usize) -> Result<Image> {
+        let (group, ..) = self.place(row);
+        let mut images = self.images(group, row - self.starts[group], 1)?;
+        images
+            .pop()
+            .ok_or_else(|| ParquetError::EOF("the row is missing".to_owned()))
+    }
 }
 
-/// The images of a block of rows.
-type Block = Vec<Option<Box<[u8]>>>;
-
-fn append(images: &mut Block, column: &ArrayRef) -> Result<()> {
-    let any = column.as_any();
-    if let Some(parts) = any.downcast_ref::<StructArray>() {
-        let from = images.len();
-        append(images, parts.column(0))?;
-        for i in (0..parts.len()).filter(|&i| parts.is_null(i)) {
-            images[from + i] = None;
-        }
-        return Ok(());
-    }
-    let own = |bytes: Option<&[u8]>| bytes.map(Box::from);
-    if let Some(array) = any.downcast_ref::<BinaryArray>() {
-        images.extend(array.iter().map(own));
-    } else if let Some(array) = any.downcast_ref::<LargeBinaryArray>() {
-        images.extend(array.iter().map(own));
-    } else if let Some(array) = any.downcast_ref::<BinaryViewArray>() {
-        images.extend(array.iter().map(own));
-    } else {
-        return Err(ParquetError::General("the images are no bytes".to_owned()));
-    }
-    Ok(())
+/// What a row has.
+enum Image {
+    Bytes(Box<[u8]>),
+    TooLarge,
+    None,
 }
+
+impl Image {
+    fn give(&self, use_it: &mut dyn FnMut(&mut dyn Read) -> io::Result<()>) -> io::Result<()> {
+        let reason = match self {
+            Image::Bytes(bytes) => return use_it(&mut &bytes[..]),
+            Image::TooLarge => {
+                format!("larger than {MAX_MEMBER_BYTES} bytes, the limit for a member")
+            }
+            Image::None => "the row has no image".to_owned(),
+        };
+        Err(io::Error::other(reason))
+    }
+}
+
+/// The images of a block of rows, or of the first of them if they are large.
+type Block = Vec<Image>;
 
 /// A block that one thread decodes while others wait for it.
 type Slot = Arc<OnceLock<std::result::Result<Block, String>>>;
@@ -169,6 +191,7 @@ pub(super) struct Rows {
     /// First row of each shard, and behind the last.
     starts: Vec<usize>,
     kept: Mutex<VecDeque<(Place, Slot)>>,
+    kept_bytes: usize,
 }
 
 impl Rows {
@@ -181,19 +204,20 @@ impl Rows {
             shards,
             starts,
             kept: Mutex::default(),
+            kept_bytes: KEPT_BYTES,
         }
     }
 
     /// The slot of a block, which becomes the latest; the oldest ones leave.
     fn slot(&self, place: Place) -> Slot {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        let found = kept.iter().position(|(p, _)| *p == place);
+        let found = kept.iter().rposition(|(p, _)| *p == place);
         let slot = found
             .and_then(|i| kept.remove(i))
             .map_or_else(Slot::default, |(_, slot)| slot);
         kept.push_back((place, slot.clone()));
         let mut total: usize = kept.iter().map(|(_, slot)| size(slot)).sum();
-        while total > KEPT_BYTES && kept.len() > 1 {
+        while total > self.kept_bytes && kept.len() > 1 {
             total -= kept.pop_front().map_or(0, |(_, slot)| size(&slot));
         }
         slot
@@ -201,10 +225,27 @@ impl Rows {
 }
 
 fn size(slot: &Slot) -> usize {
+    let bytes = |image: &Image| match image {
+        Image::Bytes(bytes) => bytes.len(),
+        Image::TooLarge | Image::None => 0,
+    };
     match slot.get() {
-        Some(Ok(block)) => block.iter().flatten().map(|image| image.len()).sum(),
+        Some(Ok(block)) => block.iter().map(bytes).sum(),
         _ => 0,
     }
+}
+
+impl Rows {
+    /// A row's file, and its number in that.
+    fn locate(&self, at: u64) -> (usize, &Shard, usize) {
+        let row = at as usize;
+        let number = self.starts.partition_point(|&start| start <= row) - 1;
+        (number, &self.shards[number], row - self.starts[number])
+    }
+}
+
+fn unreadable(error: ParquetError) -> String {
+    format!("its row cannot be read: {error}")
 }
 
 impl Container for Rows {
@@ -213,27 +254,110 @@ impl Container for Rows {
         at: u64,
         use_it: &mut dyn FnMut(&mut dyn Read) -> io::Result<()>,
     ) -> io::Result<()> {
-        let row = at as usize;
-        let number = self.starts.partition_point(|&start| start <= row) - 1;
-        let shard = &self.shards[number];
-        let (group, block, position) = shard.place(row - self.starts[number]);
+        let (number, shard, row) = self.locate(at);
+        let (group, block, position) = shard.place(row);
         let slot = self.slot((number, group, block));
-        let images = slot.get_or_init(|| {
-            shard
-                .block(group, block)
-                .map_err(|e| format!("its row cannot be read: {e}"))
-        });
-        match images {
-            Ok(images) => match &images[position] {
-                Some(image) => use_it(&mut &image[..]),
-                None => Err(io::Error::other("the row has no image")),
+        match slot.get_or_init(|| shard.block(group, block).map_err(unreadable)) {
+            Ok(images) => match images.get(position) {
+                Some(image) => image.give(use_it),
+                None => shard.alone(row).map_err(io::Error::other)?.give(use_it),
             },
             Err(reason) => Err(io::Error::other(reason.clone())),
         }
     }
 
+    fn with_alone(
+        &self,
+        at: u64,
+        use_it: &mut dyn FnMut(&mut dyn Read) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let sizes = self.shards.iter().map(|shard| shard.size_bytes);
+        if sizes.fold(0, usize::saturating_add) <= self.kept_bytes {
+            return self.with(at, use_it); // all of them are kept
+        }
+        let (_, shard, row) = self.locate(at);
+        let image = shard.alone(row).map_err(unreadable);
+        image.map_err(io::Error::other)?.give(use_it)
+    }
+
     /// Every row is there for its image.
     fn claims(&self, _: &[u8]) -> bool {
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use ::parquet::arrow::ArrowWriter;
+    use ::parquet::file::properties::WriterProperties;
+    use arrow::array::{ArrayRef, BinaryArray, RecordBatch};
+
+    use super::*;
+
+    fn write(path: &Path, images: &[Option<Vec<u8>>], properties: WriterProperties) {
+        let images: BinaryArray = images.iter().map(Option::as_deref).collect();
+        let columns = [("image", Arc::new(images) as ArrayRef, true)];
+        let batch = RecordBatch::try_from_iter_with_nullable(columns).unwrap();
+        let file = std::fs::File::create(path).unwrap();
+        let mut writer = ArrowWriter::try_new(file, batch.schema(), Some(properties)).unwrap();
+        writer.write(&batch).unwrap();
+        writer.close().unwrap();
+    }
+
+    fn open(path: &Path) -> Rows {
+        let (at, _) = At::open(path).unwrap();
+        let metadata = metadata(&at).unwrap();
+        Rows::new(vec![Shard::new(at, metadata, Some(0)).unwrap()])
+    }
+
+    fn all(reader: &mut dyn Read) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        reader.read_to_end(&mut bytes).map(|_| bytes)
+    }
+
+    #[test]
+    fn rows_alone_are_the_rows_of_blocks() {
+        let images: Vec<_> = (0..500_u32)
+            .map(|i| (i % 7 != 3).then(|| i.to_le_bytes().repeat((i % 50) as usize)))
+            .collect();
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.parquet");
+        for (dictionary, page_rows) in [(true, 100), (false, 10), (false, 1000)] {
+            let properties = WriterProperties::builder()
+                .set_dictionary_enabled(dictionary)
+                .set_write_batch_size(5)
+                .set_data_page_row_count_limit(page_rows)
+                .set_max_row_group_row_count(Some(300))
+                .build();
+            write(&path, &images, properties);
+            let mut rows = open(&path);
+            for kept_bytes in [KEPT_BYTES, 0] {
+                rows.kept_bytes = kept_bytes;
+                for (i, image) in images.iter().enumerate().rev() {
+                    let (mut by_block, mut alone) = (None, None);
+                    let _ = rows.with(i as u64, &mut |r| Ok(by_block = Some(all(r)?)));
+                    let _ = rows.with_alone(i as u64, &mut |r| Ok(alone = Some(all(r)?)));
+                    assert_eq!((&by_block, &alone), (image, image), "row {i}");
+                }
+            }
+        }
+    }
+
+    /// One value of a dictionary is in the file once, however many rows have it.
+    #[test]
+    fn a_block_ends_where_it_gets_too_large() {
+        let image = vec![7; 40 << 20];
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.parquet");
+        let images = vec![Some(image.clone()); 8];
+        write(&path, &images, WriterProperties::builder().build());
+        let rows = open(&path);
+        let images = rows.shards[0].images(0, 1, 7).unwrap();
+        assert_eq!(images.len(), 2);
+        let mut last = None;
+        rows.with(7, &mut |r| Ok(last = Some(all(r)?))).unwrap();
+        assert!(last == Some(image));
     }
 }

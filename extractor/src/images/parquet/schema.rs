@@ -12,6 +12,8 @@ pub(super) struct Chosen {
     pub bytes: Option<usize>,
     /// Paths of files, or names of images.
     pub name: Option<usize>,
+    /// Whether the names are in the column of the images.
+    pub name_of_image: bool,
     /// Labels.
     pub label: Option<usize>,
 }
@@ -73,6 +75,7 @@ pub(super) fn choose(metadata: &ArrowReaderMetadata, wanted: &Columns) -> Result
         return Ok(Chosen {
             bytes: Some(bytes),
             name: own_name.or_else(|| leaf(&[&names[other?]])),
+            name_of_image: own_name.is_some(),
             label,
         });
     }
@@ -91,6 +94,7 @@ pub(super) fn choose(metadata: &ArrowReaderMetadata, wanted: &Columns) -> Result
         Some(name) => Ok(Chosen {
             bytes: None,
             name: Some(name),
+            name_of_image: false,
             label,
         }),
         None => {

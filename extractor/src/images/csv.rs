@@ -83,7 +83,7 @@ pub(super) fn list(path: &Path, tabs: bool, columns: &Columns) -> Result<Listing
     };
 
     let root = crate::files::folder_of(path);
-    let absolute_root = std::path::absolute(root).unwrap_or_else(|_| root.to_owned());
+    let absolute_root = super::names::absolute(root);
     let root = absolute_root.as_os_str().as_bytes();
     let (mut members, mut skipped) = (Members::default(), Vec::new());
     let (mut last_line, mut last_is_broken) = (0, false);

@@ -262,7 +262,7 @@ fn list(at: &At, shard: &Shard, chosen: &Chosen, found: &mut Found) -> Result<()
 
 impl Found {
     fn files(root: &Path) -> Found {
-        let root = std::path::absolute(root).unwrap_or_else(|_| root.to_owned());
+        let root = super::names::absolute(root);
         Found::Files {
             root: root.as_os_str().as_bytes().to_vec(),
             members: Members::default(),

@@ -312,9 +312,12 @@ mod tests {
         Rows::new(vec![Shard::new(at, metadata, Some(0)).unwrap()])
     }
 
-    fn all(reader: &mut dyn Read) -> io::Result<Vec<u8>> {
+    type UseIt<'a> = &'a mut dyn FnMut(&mut dyn Read) -> io::Result<()>;
+
+    fn all(with: impl FnOnce(UseIt) -> io::Result<()>) -> Option<Vec<u8>> {
         let mut bytes = Vec::new();
-        reader.read_to_end(&mut bytes).map(|_| bytes)
+        let read = with(&mut |reader| reader.read_to_end(&mut bytes).map(|_| ()));
+        read.ok().map(|()| bytes)
     }
 
     #[test]
@@ -336,9 +339,8 @@ mod tests {
             for kept_bytes in [KEPT_BYTES, 0] {
                 rows.kept_bytes = kept_bytes;
                 for (i, image) in images.iter().enumerate().rev() {
-                    let (mut by_block, mut alone) = (None, None);
-                    let _ = rows.with(i as u64, &mut |r| Ok(by_block = Some(all(r)?)));
-                    let _ = rows.with_alone(i as u64, &mut |r| Ok(alone = Some(all(r)?)));
+                    let by_block = all(|use_it| rows.with(i as u64, use_it));
+                    let alone = all(|use_it| rows.with_alone(i as u64, use_it));
                     assert_eq!((&by_block, &alone), (image, image), "row {i}");
                 }
             }
@@ -356,8 +358,6 @@ mod tests {
         let rows = open(&path);
         let images = rows.shards[0].images(0, 1, 7).unwrap();
         assert_eq!(images.len(), 2);
-        let mut last = None;
-        rows.with(7, &mut |r| Ok(last = Some(all(r)?))).unwrap();
-        assert!(last == Some(image));
+        assert!(all(|use_it| rows.with(7, use_it)) == Some(image));
     }
 }

@@ -241,7 +241,7 @@ fn what_is_no_data_set_says_what_to_do() {
         path
     };
     for (path, words) in [
-        (file("pets.tar.gz", b"\x1f\x8b\x08\0"), "gunzip"),
+        (file("pets.tar.gz", b"\x1f\x8b\x08\0"), "gunzip -k "),
         (file("cut.zip", b"PK\x03\x04 and no more"), "fetch it again"),
         (file("pets.zip", b"<html>404"), "pets.zip"),
         (file("a.csv", b"x,y\n1,2\n"), "--path-column"),
@@ -261,4 +261,56 @@ fn what_is_no_data_set_says_what_to_do() {
         let assert = command.arg("index").arg(&path).assert().code(1);
         assert.stderr(contains(words));
     }
+}
+
+#[test]
+fn a_manifest_has_one_index_however_it_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().join("pets");
+    let files = images(&root);
+    // Absolute paths below the manifest's folder are relative in the index.
+    let lines = files.iter().map(|(name, _)| root.join(name));
+    let lines: String = lines.map(|path| format!("{}\n", path.display())).collect();
+    fs::write(root.join("pets.csv"), format!("path\n{lines}")).unwrap();
+    let paths = StringArray::from_iter_values(lines.lines());
+    write_parquet(
+        &root.join("pets.parquet"),
+        vec![("path", Arc::new(paths) as ArrayRef)],
+    );
+    let data = folder.path().join("data");
+    let mut digest = None;
+    for name in [
+        "pets.csv",
+        "./pets.csv",
+        "pets.parquet",
+        "../pets/pets.parquet",
+    ] {
+        let mut command = common::extractor(&data);
+        command.current_dir(&root).args(["index", "--json", name]);
+        let assert = command.assert().code(0);
+        let result = json(&assert.get_output().stdout);
+        let first = digest.get_or_insert(result["digest"].clone());
+        assert_eq!(*first, result["digest"], "{name}");
+    }
+}
+
+#[test]
+fn what_lies_behind_a_tar_is_said() {
+    let folder = tempfile::tempdir().unwrap();
+    let files = images(&folder.path().join("pets"));
+    let part = |name: &str, files: &[(String, Vec<u8>)]| {
+        let path = folder.path().join(name);
+        write_tar(&path, files.iter().cloned());
+        fs::read(path).unwrap()
+    };
+    let joined = [part("a.tar", &files[..6]), part("b.tar", &files[6..])].concat();
+    let path = folder.path().join("joined.tar");
+    fs::write(&path, joined).unwrap();
+    let mut command = common::extractor(&folder.path().join("data"));
+    let assert = command
+        .args(["index", "--json"])
+        .arg(&path)
+        .assert()
+        .code(0);
+    assert.stderr(contains("tar --concatenate"));
 }

@@ -8,8 +8,8 @@
 use std::cell::Cell;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Cursor, Read};
-use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Component, Path};
 
 use super::columns::list as list_columns;
 use super::listing::{Members, UNLABELLED};
@@ -82,9 +82,7 @@ pub(super) fn list(path: &Path, tabs: bool, columns: &Columns) -> Result<Listing
         }
     };
 
-    let root = crate::files::folder_of(path);
-    let absolute_root = super::names::absolute(root);
-    let root = absolute_root.as_os_str().as_bytes();
+    let root = &whole(crate::files::folder_of(path));
     let (mut members, mut skipped) = (Members::default(), Vec::new());
     let (mut last_line, mut last_is_broken) = (0, false);
     while more {
@@ -152,6 +150,15 @@ impl<R: Read> Read for Counted<'_, R> {
     }
 }
 
+/// The absolute path of a manifest's folder, as absolute paths in the manifest may begin.
+pub(super) fn whole(folder: &Path) -> Vec<u8> {
+    let mut absolute = std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned());
+    if absolute.components().any(|c| c == Component::ParentDir) {
+        absolute = absolute.canonicalize().unwrap_or(absolute);
+    }
+    absolute.into_os_string().into_vec()
+}
+
 /// A listed path as an index has it: without `./` and doubled slashes, relative if it can be.
 pub(super) fn tidy(listed: &[u8], root: &[u8]) -> Option<Vec<u8>> {
     let mut path = listed.trim_ascii();
@@ -175,6 +182,7 @@ pub(super) fn tidy(listed: &[u8], root: &[u8]) -> Option<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::ffi::OsStrExt;
 
     fn listed(text: &[u8], columns: &Columns) -> Result<Vec<String>, String> {
         let folder = tempfile::tempdir().unwrap();

@@ -232,16 +232,6 @@ pub(super) fn clean(raw: &[u8]) -> Result<Option<Vec<u8>>, &'static str> {
     Ok(Some(parts.join(&b'/')))
 }
 
-/// A manifest's folder as an absolute path; links are followed only where `..` makes that needful.
-pub(super) fn absolute(folder: &std::path::Path) -> std::path::PathBuf {
-    use std::path::Component;
-    let absolute = std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned());
-    match absolute.components().any(|c| c == Component::ParentDir) {
-        true => std::fs::canonicalize(&absolute).unwrap_or(absolute),
-        false => absolute,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

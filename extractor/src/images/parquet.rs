@@ -262,9 +262,8 @@ fn list(at: &At, shard: &Shard, chosen: &Chosen, found: &mut Found) -> Result<()
 
 impl Found {
     fn files(root: &Path) -> Found {
-        let root = super::names::absolute(root);
         Found::Files {
-            root: root.as_os_str().as_bytes().to_vec(),
+            root: csv::whole(root),
             members: Members::default(),
             skipped: Vec::new(),
             next: 0,

@@ -117,43 +117,46 @@ impl Shard {
         (group, within / rows, within % rows)
     }
 
-    /// At most `count` images of a row group, from `first` on; the first one in any case.
-    fn images(&self, group: usize, first: usize, count: usize) -> Result<Block> {
+    /// First row of a block in its row group, and how many rows it is to have.
+    fn range(&self, group: usize, block: usize) -> (usize, usize) {
+        let all = self.starts[group + 1] - self.starts[group];
+        let (first, rows) = (block * self.block_rows[group], self.block_rows[group]);
+        (first, rows.min(all - first))
+    }
+
+    /// The images of a row group, from its first row on.
+    fn column(&self, group: usize) -> Result<Column> {
         let Some(leaf) = self.leaf else {
             return Err(ParquetError::General("there are no images".to_owned()));
         };
-        let metadata = self.metadata.metadata();
-        let mut column = Column::open(&self.at, metadata, group, leaf, LIMITS)?;
-        column.skip(first)?;
-        let mut images = Vec::new();
-        let mut size_bytes = 0;
-        while images.len() < count && size_bytes < MAX_BLOCK_BYTES {
-            let value = column.next()?;
-            images.push(match value.as_ref().map(|value| value.data()) {
-                None => Image::None,
-                Some(bytes) if bytes.len() as u64 > MAX_MEMBER_BYTES => Image::TooLarge,
-                Some(bytes) => {
-                    size_bytes += bytes.len();
-                    Image::Bytes(bytes.into())
-                }
-            });
-        }
-        Ok(images)
-    }
-
-    fn block(&self, group: usize, block: usize) -> Result<Block> {
-        let all = self.starts[group + 1] - self.starts[group];
-        let (first, rows) = (block * self.block_rows[group], self.block_rows[group]);
-        self.images(group, first, rows.min(all - first))
+        Column::open(&self.at, self.metadata.metadata(), group, leaf, LIMITS)
     }
 
     fn alone(&self, row: usize) -> Result<Image> {
         let (group, ..) = self.place(row);
-        let mut images = self.images(group, row - self.starts[group], 1)?;
-        images
-            .pop()
-            .ok_or_else(|| ParquetError::EOF("the row is missing".to_owned()))
+        let mut column = self.column(group)?;
+        column.skip(row - self.starts[group])?;
+        let image = images(&mut column, 1)?.pop();
+        image.ok_or_else(|| ParquetError::EOF("the row is missing".to_owned()))
     }
+}
+
+/// At most `count` images; the first one in any case.
+fn images(column: &mut Column, count: usize) -> Result<Block> {
+    let mut images = Vec::new();
+    let mut size_bytes = 0;
+    while images.len() < count && size_bytes < MAX_BLOCK_BYTES {
+        let value = column.next()?;
+        images.push(match value.as_ref().map(|value| value.data()) {
+            None => Image::None,
+            Some(bytes) if bytes.len() as u64 > MAX_MEMBER_BYTES => Image::TooLarge,
+            Some(bytes) => {
+                size_bytes += bytes.len();
+                Image::Bytes(bytes.into())
+            }
+        });
+    }
+    Ok(images)
 }
 
 /// What a row has.
@@ -190,9 +193,29 @@ pub(super) struct Rows {
     shards: Vec<Shard>,
     /// First row of each shard, and behind the last.
     starts: Vec<usize>,
-    kept: Mutex<VecDeque<(Place, Slot)>>,
+    kept: Mutex<Kept>,
     kept_bytes: usize,
+    /// Where decoding ended, to go on from there.
+    cursors: Mutex<VecDeque<Cursor>>,
 }
+
+/// Blocks from the one used least recently on, with the bytes that each is known to take.
+#[derive(Default)]
+struct Kept {
+    blocks: VecDeque<(Place, Slot, usize)>,
+    size_bytes: usize,
+}
+
+/// A shard's column of images, read as far as a row of a row group.
+struct Cursor {
+    shard: usize,
+    group: usize,
+    row: usize,
+    column: Column,
+}
+
+/// Each holds a page. Threads are in different places of a file.
+const CURSORS: usize = 4;
 
 impl Rows {
     pub fn new(shards: Vec<Shard>) -> Rows {
@@ -205,34 +228,75 @@ impl Rows {
             starts,
             kept: Mutex::default(),
             kept_bytes: KEPT_BYTES,
+            cursors: Mutex::default(),
         }
     }
 
-    /// The slot of a block, which becomes the latest; the oldest ones leave.
+    /// The slot of a block, which becomes the latest.
     fn slot(&self, place: Place) -> Slot {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        let found = kept.iter().rposition(|(p, _)| *p == place);
-        let slot = found
-            .and_then(|i| kept.remove(i))
-            .map_or_else(Slot::default, |(_, slot)| slot);
-        kept.push_back((place, slot.clone()));
-        let mut total: usize = kept.iter().map(|(_, slot)| size(slot)).sum();
-        while total > self.kept_bytes && kept.len() > 1 {
-            total -= kept.pop_front().map_or(0, |(_, slot)| size(&slot));
-        }
+        let found = kept.blocks.iter().rposition(|(p, ..)| *p == place);
+        let block = found.and_then(|i| kept.blocks.remove(i));
+        let block = block.unwrap_or_else(|| (place, Slot::default(), 0));
+        let slot = block.1.clone();
+        kept.blocks.push_back(block);
         slot
+    }
+
+    /// A block was decoded; the oldest ones leave.
+    fn count(&self, place: Place, size_bytes: usize) {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut blocks = kept.blocks.iter_mut();
+        if let Some((.., size)) = blocks.rfind(|(p, ..)| *p == place) {
+            *size = size_bytes;
+            kept.size_bytes += size_bytes;
+        }
+        while kept.size_bytes > self.kept_bytes && kept.blocks.len() > 1 {
+            let oldest = kept.blocks.pop_front();
+            kept.size_bytes -= oldest.map_or(0, |(.., size)| size);
+        }
+    }
+
+    /// Decodes a block, from where an earlier one ended if that is not behind it.
+    fn block(&self, (number, group, block): Place) -> Result<Block> {
+        let shard = &self.shards[number];
+        let (first, count) = shard.range(group, block);
+        let cursors = || self.cursors.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = {
+            let mut cursors = cursors();
+            let fit = cursors.iter().enumerate().filter(|(_, cursor)| {
+                (cursor.shard, cursor.group) == (number, group) && cursor.row <= first
+            });
+            let nearest = fit.max_by_key(|(_, cursor)| cursor.row).map(|(i, _)| i);
+            nearest.and_then(|i| cursors.remove(i))
+        };
+        let (row, mut column) = match found {
+            Some(cursor) => (cursor.row, cursor.column),
+            None => (0, shard.column(group)?),
+        };
+        column.skip(first - row)?;
+        let images = images(&mut column, count)?;
+        let row = first + images.len();
+        let mut cursors = cursors();
+        cursors.push_back(Cursor {
+            shard: number,
+            group,
+            row,
+            column,
+        });
+        if cursors.len() > CURSORS {
+            cursors.pop_front();
+        }
+        Ok(images)
     }
 }
 
-fn size(slot: &Slot) -> usize {
+fn size(block: &Block) -> usize {
     let bytes = |image: &Image| match image {
         Image::Bytes(bytes) => bytes.len(),
         Image::TooLarge | Image::None => 0,
     };
-    match slot.get() {
-        Some(Ok(block)) => block.iter().map(bytes).sum(),
-        _ => 0,
-    }
+    block.iter().map(bytes).sum()
 }
 
 impl Rows {
@@ -256,8 +320,14 @@ impl Container for Rows {
     ) -> io::Result<()> {
         let (number, shard, row) = self.locate(at);
         let (group, block, position) = shard.place(row);
-        let slot = self.slot((number, group, block));
-        match slot.get_or_init(|| shard.block(group, block).map_err(unreadable)) {
+        let place = (number, group, block);
+        let slot = self.slot(place);
+        let decode = || {
+            let block = self.block(place).map_err(unreadable)?;
+            self.count(place, size(&block));
+            Ok(block)
+        };
+        match slot.get_or_init(decode) {
             Ok(images) => match images.get(position) {
                 Some(image) => image.give(use_it),
                 None => shard.alone(row).map_err(io::Error::other)?.give(use_it),
@@ -354,9 +424,13 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("x.parquet");
         let images = vec![Some(image.clone()); 8];
-        write(&path, &images, WriterProperties::builder().build());
+        let properties = WriterProperties::builder()
+            .set_dictionary_page_size_limit(1 << 30)
+            .build();
+        write(&path, &images, properties);
+        assert!(std::fs::metadata(&path).unwrap().len() < 41 << 20);
         let rows = open(&path);
-        let images = rows.shards[0].images(0, 1, 7).unwrap();
+        let images = rows.block((0, 0, 0)).unwrap();
         assert_eq!(images.len(), 2);
         assert!(all(|use_it| rows.with(7, use_it)) == Some(image));
     }

@@ -394,7 +394,7 @@ fn folders_that_are_no_classes_are_warned_about() {
     warns(&images, "look like a split, not like classes");
     fs::remove_dir_all(images.join("validation")).unwrap();
     fs::rename(images.join("train"), images.join("inner")).unwrap();
-    warns(&images, "found 1 class, and a head tells two apart");
+    warns(&images, "found 1 class, and a head tells two or more apart");
 }
 
 /// A signal ends the run after the batch in flight, what is complete is kept, and going on from

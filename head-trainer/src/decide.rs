@@ -27,6 +27,9 @@ pub enum DecideError {
     /// A threshold is for two classes.
     #[error("--threshold is for two classes, and there are {0}")]
     Classes(usize),
+    /// Costs are infinite, negative or both zero.
+    #[error("the costs of --threshold are no usable ones (hint: cost:1:5)")]
+    Costs,
     /// There is nothing to choose by.
     #[error(
         "--temperature and --threshold are chosen on the validation side, which {0} (hint: check \
@@ -54,6 +57,12 @@ impl Choices {
         let classes = logits.classes();
         if self.threshold.is_some() && classes > 2 {
             return Err(DecideError::Classes(classes));
+        }
+        if self
+            .threshold
+            .is_some_and(|criterion| !criterion.is_usable())
+        {
+            return Err(DecideError::Costs);
         }
         if labels.is_empty() {
             return Err(DecideError::Validation("has no images"));
@@ -105,6 +114,14 @@ mod tests {
         assert!(none.to_string().contains("has no images"), "{none}");
         let one = both.decide(&logits, &[0; 6]).unwrap_err();
         assert!(one.to_string().contains("lacks a class"), "{one}");
+        let free = Choices {
+            temperature: false,
+            threshold: Some(Criterion::Cost {
+                false_positive: 0.0,
+                false_negative: -1.0,
+            }),
+        };
+        assert_eq!(free.decide(&logits, &labels), Err(DecideError::Costs));
         let three = both.decide(&Logits::new(vec![0.0; 6], 3), &[0, 1]);
         assert_eq!(three, Err(DecideError::Classes(3)));
     }

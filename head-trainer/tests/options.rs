@@ -126,4 +126,5 @@ fn early_stopping_and_class_weights() {
         train(data.path(), args).code(1).stderr(contains(message));
     }
     train(data.path(), &["--class-weight", "heavy"]).code(2);
+    train(data.path(), &["--threshold", "cost:0:0"]).code(2);
 }

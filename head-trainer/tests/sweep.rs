@@ -142,7 +142,9 @@ fn adam_with_seeds_and_a_run_of_the_best() {
         "accuracy",
         "--train",
     ];
-    let (record, _) = record(data, &args);
+    let (record, folder) = record(data, &args);
+    let written = fs::read(folder.join("sweep.json")).unwrap();
+    assert_eq!(serde_json::from_slice::<Value>(&written).unwrap(), record);
     let candidates = record["candidates"].as_array().unwrap();
     assert_eq!(candidates.len(), 4);
     assert_eq!(record["judged_on"], "the validation side, 3 seeds from 5");

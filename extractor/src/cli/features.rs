@@ -345,14 +345,9 @@ fn warn_of_classes(indexed: &Indexed, dir: &Path) {
             _ => String::new(),
         };
         tracing::warn!(
-            "found {}, and a head tells two apart (hint: name the folder whose sub-folders are the \
+            "found {}, and a head tells two or more apart (hint: name the folder whose sub-folders are the \
              classes{below}, or a manifest with a column of labels)",
             counted_as(classes.len(), "class", "classes")
-        );
-    } else if classes.len() > 2 {
-        tracing::warn!(
-            "found {} classes; features are fine, but heads tell only two apart so far",
-            classes.len()
         );
     }
 }

@@ -160,6 +160,7 @@ impl Args {
             let config = &outcomes[chosen].config;
             let (trained, folder) = inputs.train(config, Choices::default(), draft)?;
             record.trained(&folder, &trained);
+            record.write(Some(&out), &out)?;
         }
         let text = text::text(&record, self.top, self.one_standard_error, &out);
         output.print(&record.json(&out), &text)?;

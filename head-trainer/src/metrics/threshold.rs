@@ -50,7 +50,7 @@ impl std::str::FromStr for Criterion {
             ("youden", _) => Ok(Criterion::Youden),
             ("f1", _) => Ok(Criterion::F1),
             ("accuracy", _) => Ok(Criterion::Accuracy),
-            (_, Some(cost)) => Ok(cost),
+            (_, Some(cost)) if cost.is_usable() => Ok(cost),
             _ => Err(
                 "expected youden, f1, accuracy or cost:FP:FN, say cost:1:5 where a false negative \
                  costs five false positives"
@@ -152,20 +152,21 @@ impl Cut {
 }
 
 impl Criterion {
-    fn check(self) {
-        if let Criterion::Cost {
+    /// Whether costs are finite, not negative and not both zero.
+    pub fn is_usable(self) -> bool {
+        let Criterion::Cost {
             false_positive,
             false_negative,
         } = self
-        {
-            let fine = |cost: f64| cost.is_finite() && cost >= 0.0;
-            assert!(
-                fine(false_positive)
-                    && fine(false_negative)
-                    && false_positive + false_negative > 0.0,
-                "costs are {false_positive} and {false_negative}"
-            );
-        }
+        else {
+            return true;
+        };
+        let fine = |cost: f64| cost.is_finite() && cost >= 0.0;
+        fine(false_positive) && fine(false_negative) && false_positive + false_negative > 0.0
+    }
+
+    fn check(self) {
+        assert!(self.is_usable(), "no usable costs: {self:?}");
     }
 
     /// One division of integers where it can be, so that equal shares are equal numbers.
@@ -297,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    #[should_panic(expected = "costs are 0 and 0")]
+    #[should_panic(expected = "no usable costs")]
     fn costs_of_nothing_are_refused() {
         choose_threshold(&[0.5], &[P], cost(0.0, 0.0));
     }

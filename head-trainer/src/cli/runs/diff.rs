@@ -138,7 +138,7 @@ fn text(
     text
 }
 
-/// A value in a table: digests by their beginnings, long numbers to six digits.
+/// A value in a table: digests by their beginnings, long numbers to six decimals.
 fn cell(value: &Option<Value>) -> String {
     match value {
         None => "-".to_owned(),
@@ -148,7 +148,11 @@ fn cell(value: &Option<Value>) -> String {
             text[..12].to_owned()
         }
         Some(Value::Number(number)) if number.is_f64() && number.to_string().len() > 8 => {
-            format!("{:.6}", number.as_f64().unwrap_or(f64::NAN))
+            let number = number.as_f64().unwrap_or(f64::NAN);
+            match number.abs() < 1e-3 {
+                true => format!("{number:.6e}"),
+                false => format!("{number:.6}"),
+            }
         }
         Some(other) => leaf(other),
     }

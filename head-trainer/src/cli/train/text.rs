@@ -127,7 +127,7 @@ pub(super) fn text(dataset: &Dataset, record: &RunRecord, folder: &str) -> Strin
     if let Some(best) = record.best_epoch.filter(|best| *best as usize != of) {
         let _ = writeln!(
             text,
-            "\nstopped after {of} epochs; the head is epoch {best}'s"
+            "\nthe head is that of epoch {best}, whose validation loss is the lowest"
         );
     }
     if let Some(c) = &record.convergence {

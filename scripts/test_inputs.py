@@ -7,7 +7,6 @@ test_read_store.py.
 """
 
 import csv
-import json
 import os
 import subprocess
 import sys
@@ -17,7 +16,7 @@ import unittest
 import zipfile
 from pathlib import Path
 
-from test_read_store import PYTHON, ROOT, make_environment
+from test_read_store import PYTHON, ROOT, make_environment, run
 
 EXTRACTOR = Path(os.environ.get("HEADSTART_EXTRACTOR", ROOT / "target" / "release" / "extractor"))
 
@@ -50,11 +49,7 @@ polars.DataFrame({"file_name": names, "label": polars.Series(flat["label"], dtyp
 
 
 def index(path, folder):
-    command = [EXTRACTOR, "index", path, "--json", "--data-dir", folder / "data"]
-    result = subprocess.run([str(part) for part in command], capture_output=True, text=True)
-    if result.returncode != 0:
-        raise AssertionError(f"{path} exited {result.returncode}: {result.stderr}")
-    return json.loads(result.stdout)
+    return run(EXTRACTOR, "index", path, "--json", "--data-dir", folder / "data")
 
 
 class OtherInputs(unittest.TestCase):

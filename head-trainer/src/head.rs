@@ -29,7 +29,7 @@ use safetensors::tensor::{Dtype, SafeTensorError, SafeTensors};
 use extractor::files::write_atomically;
 
 pub use self::linear::{Linear, outputs_for};
-use crate::metrics::{predicted, probabilities};
+use crate::metrics::{divided, predicted, probabilities};
 
 const FORMAT: &str = "headstart head";
 const VERSION: &str = "2";
@@ -57,9 +57,7 @@ impl Default for Decision {
 impl Decision {
     /// Probabilities `[K]` of the logits `[O]`.
     pub fn probabilities(&self, logits_o: &[f32]) -> Vec<f32> {
-        let divided = |z: &f32| (f64::from(*z) / self.temperature) as f32;
-        let scaled: Vec<f32> = logits_o.iter().map(divided).collect();
-        probabilities(&scaled)
+        probabilities(&divided(logits_o, self.temperature))
     }
 
     /// The class of the logits `[O]`. A temperature changes none, as it changes no order.

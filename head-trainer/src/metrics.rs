@@ -88,6 +88,12 @@ pub fn predicted(logits_o: &[f32]) -> u32 {
     }
 }
 
+/// Logits divided by a temperature.
+pub fn divided(logits: &[f32], temperature: f64) -> Vec<f32> {
+    let divided = |z: &f32| (f64::from(*z) / temperature) as f32;
+    logits.iter().map(divided).collect()
+}
+
 /// Logits of some images, `[N, O]`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Logits {
@@ -150,9 +156,8 @@ impl Logits {
 
     /// Each divided by a temperature.
     pub fn divided_by(&self, temperature: f64) -> Logits {
-        let divided = |z: &f32| (f64::from(*z) / temperature) as f32;
         Logits {
-            values_no: self.values_no.iter().map(divided).collect(),
+            values_no: divided(&self.values_no, temperature),
             outputs: self.outputs,
         }
     }

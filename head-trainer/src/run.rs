@@ -35,6 +35,7 @@ use serde::{Deserialize, Serialize};
 
 use self::draft::DRAFT;
 pub use self::draft::Draft;
+pub(crate) use self::draft::csv_bytes;
 pub use self::find::{FindError, find};
 use crate::decide::Choices;
 use crate::head::{Decision, Head, HeadError};

@@ -11,9 +11,9 @@ use serde::Serialize;
 use super::AuditError;
 use crate::head::outputs_for;
 use crate::matrix::Rows;
-use crate::metrics::{Logits, cross_entropy, predicted, probabilities};
+use crate::metrics::{Basic, Logits};
 use crate::rng::{Purpose, Stream};
-use crate::solver::lbfgs::{self, Lbfgs};
+use crate::solver::lbfgs::Lbfgs;
 use crate::solver::{self, FitConfig, MinimumConfig, Problem, SolverConfig};
 
 /// Penalties that are tried unless one is given, from the strongest to the weakest. Wrong labels
@@ -129,7 +129,11 @@ pub fn held_out(
         return Err(AuditError::Alone);
     }
     let outputs = outputs_for(images.classes);
-    let mut best: Option<(Tried, Vec<f32>)> = None;
+    let labels: Vec<u32> = judged
+        .iter()
+        .map(|i| images.labels_n[*i as usize])
+        .collect();
+    let mut best: Option<(Tried, Logits)> = None;
     let mut tried = Vec::new();
     for (number, &l2) in penalties.iter().enumerate() {
         let mut logits_no = vec![0.0; images.labels_n.len() * outputs];
@@ -142,30 +146,24 @@ pub fn held_out(
                 logits_no[to..to + outputs].copy_from_slice(logits_o);
             }
         }
-        let (mut loss, mut right) = (0.0, 0_u32);
-        for &image in &judged {
-            let (at, label) = (image as usize * outputs, images.labels_n[image as usize]);
-            let logits_o = &logits_no[at..at + outputs];
-            loss += f64::from(cross_entropy(logits_o, label));
-            right += u32::from(predicted(logits_o) == label);
-        }
+        let of = |image: &u32| &logits_no[*image as usize * outputs..][..outputs];
+        let of_judged = Logits::new(judged.iter().flat_map(of).copied().collect(), outputs);
+        let Basic { loss, accuracy } =
+            Basic::of(&of_judged, &labels).expect("an image or more is judged");
         let one = Tried {
             l2,
-            loss: loss / judged.len() as f64,
-            accuracy: f64::from(right) / judged.len() as f64,
+            loss,
+            accuracy,
             converged,
         };
         tried.push(one);
         if best.as_ref().is_none_or(|(best, _)| one.loss < best.loss) {
-            best = Some((one, logits_no));
+            best = Some((one, Logits::new(logits_no, outputs)));
         }
     }
-    let (chosen, logits_no) = best.expect("one penalty or more");
+    let (chosen, logits) = best.expect("one penalty or more");
     Ok(HeldOut {
-        probabilities_nk: logits_no
-            .chunks_exact(outputs)
-            .flat_map(probabilities)
-            .collect(),
+        probabilities_nk: logits.probabilities(),
         judged,
         tried,
         chosen,
@@ -196,9 +194,7 @@ fn judge(
         standardize: true,
         ..FitConfig::new(SolverConfig::Lbfgs(Lbfgs(minimum)))
     };
-    let fits = solver::prepared(&problem, &config, |problem| {
-        lbfgs::path(problem, &minimum, penalties, &mut |_| {})
-    })?;
+    let fits = solver::fit_path(&problem, &config, &minimum, penalties, &mut |_| {})?;
     let mut seen_k = vec![false; classes];
     for &image in &train {
         seen_k[labels_n[image as usize] as usize] = true;

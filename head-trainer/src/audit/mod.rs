@@ -16,7 +16,7 @@ use serde::Serialize;
 use self::errors::{Judged, LabelErrors};
 use self::held_out::{HeldOut, Labelled, PENALTIES};
 use self::neighbours::Neighbours;
-use crate::solver::{ProblemError, SolverError};
+use crate::solver::{ProblemError, SolverError, require};
 
 /// Images of at least this cosine are kept in one fold, whatever similarity is asked for.
 ///
@@ -54,16 +54,6 @@ impl Default for AuditConfig {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum AuditError {
-    /// A number of the configuration is out of range.
-    #[error("{name} is {value}, expected {expected}")]
-    Config {
-        /// The number's name, as the flag has it.
-        name: &'static str,
-        /// What it is.
-        value: String,
-        /// What it may be.
-        expected: &'static str,
-    },
     /// The images outside a fold cannot be trained on.
     #[error("the images outside fold {fold} cannot be trained on")]
     Fold {
@@ -75,7 +65,7 @@ pub enum AuditError {
     /// No image can be judged.
     #[error("no class has images in two folds (hint: an audit compares images of the same class)")]
     Alone,
-    /// The solver refused.
+    /// A number of the configuration is out of range, or the solver failed.
     #[error(transparent)]
     Solver(#[from] SolverError),
 }
@@ -84,26 +74,18 @@ impl AuditConfig {
     /// Checks every number, so that a mistake shows before features are read.
     ///
     /// # Errors
-    /// [`AuditError::Config`] with the first number that is out of range.
-    pub fn check(&self) -> Result<(), AuditError> {
-        let require = |fine: bool, name, value: String, expected| match fine {
-            true => Ok(()),
-            false => Err(AuditError::Config {
-                name,
-                value,
-                expected,
-            }),
-        };
-        let folds = self.folds.to_string();
+    /// [`SolverError::Config`] with the first number that is out of range.
+    pub fn check(&self) -> Result<(), SolverError> {
+        let folds = self.folds;
         let fine = (2..=1000).contains(&self.folds);
         require(fine, "folds", folds, "a number from 2 to 1000")?;
         let l2 = self.l2.unwrap_or(0.0);
         let fine = l2.is_finite() && l2 >= 0.0;
-        require(fine, "l2", l2.to_string(), "zero or a positive number")?;
+        require(fine, "l2", l2, "zero or a positive number")?;
         let similarity = self.similarity;
         let fine = similarity > 0.0 && similarity <= 1.0;
         let range = "above 0 and at most 1";
-        require(fine, "similarity", similarity.to_string(), range)
+        require(fine, "similarity", similarity, range)
     }
 }
 

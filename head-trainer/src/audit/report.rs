@@ -24,7 +24,7 @@ use super::Audit;
 use super::errors::Suspect;
 use super::neighbours::Pair;
 use crate::dataset::Dataset;
-use crate::run::RunError;
+use crate::run::{RunError, csv_bytes};
 use crate::split::Side;
 
 /// A label that is probably wrong.
@@ -166,7 +166,6 @@ const NEAR_DUPLICATES: &[&str] = &[
 
 const EXACT_DUPLICATES: &[&str] = &["id", "path", "label", "side", "copies", "labels_differ"];
 
-/// Writes a table, whose header is there without any rows, too.
 fn table(
     folder: &Path,
     name: &str,
@@ -174,21 +173,7 @@ fn table(
     rows: &[impl Serialize],
 ) -> Result<(), RunError> {
     let path = folder.join(name);
-    let mut writer = csv::WriterBuilder::new()
-        .has_headers(false)
-        .from_writer(Vec::new());
-    let csv = |source| RunError::Csv {
-        path: path.clone(),
-        source,
-    };
-    writer.write_record(columns).map_err(csv)?;
-    for row in rows {
-        writer.serialize(row).map_err(csv)?;
-    }
-    let bytes = writer.into_inner().map_err(|e| RunError::Write {
-        path: path.clone(),
-        source: e.into_error(),
-    })?;
+    let bytes = csv_bytes(&path, columns, rows)?;
     Ok(write_atomically(&path, &bytes)?)
 }
 

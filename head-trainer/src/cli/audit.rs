@@ -5,20 +5,20 @@ mod text;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use anyhow::{Context, ensure};
+use anyhow::ensure;
 use extractor::cli::common::{Outcome, OutputArgs};
 use extractor::digest::Digest;
-use extractor::files::{create_folder, escape_path, write_atomically};
+use extractor::files::{escape_path, write_atomically};
 use extractor::index::Index;
 use extractor::view::Views;
 use serde_json::{Value, json};
 
 use super::data::DataArgs;
+use super::out::Out;
 use crate::audit::held_out::Labelled;
 use crate::audit::report::{ExactDuplicate, Report};
 use crate::audit::{Audit, AuditConfig, audit};
 use crate::dataset::{Dataset, WantedViews, find_store};
-use crate::run::Draft;
 
 /// Flags of `head-trainer audit`, as typed.
 #[derive(Debug, clap::Args)]
@@ -67,13 +67,7 @@ impl Args {
         let index_path = self.data.index(output)?;
         let store = find_store(&self.data.store_root(output), &self.data.filter()?)?;
         self.data.views = identity;
-        let draft = match &self.out {
-            Some(folder) => {
-                create_folder(folder)?;
-                None
-            }
-            None => Some(Draft::new(&output.data_dir.join("audits"))?),
-        };
+        let out = Out::new(self.out.as_deref(), &output.data_dir.join("audits"))?;
 
         let dataset = self.data.load(&store, &index_path, output)?;
         let images = Labelled {
@@ -100,15 +94,10 @@ impl Args {
         let mut summary = summary(&audit, &dataset, &report);
         summary["key"] = key;
         summary["secs"] = json!(started.elapsed().as_secs_f64());
-        let to = self.out.as_deref();
-        let to = to.unwrap_or_else(|| draft.as_ref().expect("one of the two").path());
-        report.write(to)?;
+        report.write(out.path())?;
         let record = serde_json::to_string_pretty(&summary)? + "\n";
-        write_atomically(&to.join("audit.json"), record.as_bytes())?;
-        let folder = match (draft, self.out) {
-            (Some(draft), _) => draft.publish_as(&digest).context("cannot keep the audit")?,
-            (None, folder) => folder.expect("one of the two"),
-        };
+        write_atomically(&out.path().join("audit.json"), record.as_bytes())?;
+        let folder = out.publish(&digest)?;
 
         let text = text::text(&audit, &dataset, &report, self.top, &escape_path(&folder));
         summary["audit"] = json!(escape_path(&folder));

@@ -2,6 +2,7 @@
 
 mod audit;
 mod data;
+mod out;
 mod runs;
 mod sweep;
 mod table;

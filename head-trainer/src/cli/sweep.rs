@@ -13,7 +13,8 @@ use extractor::progress::Progress;
 
 use self::files::Record;
 use super::data::DataArgs;
-use super::train::Inputs;
+use super::out::Out;
+use super::train::{Inputs, SolverName};
 use crate::dataset::{Dataset, find_store, find_stores};
 use crate::decide::Choices;
 use crate::run::Draft;
@@ -29,16 +30,6 @@ use crate::sweep::{self, By, Data, Outcome};
 /// The penalties that are tried where none are named.
 const PENALTIES: &str = "1e-6..1e5:45";
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum SolverName {
-    /// L-BFGS to the minimum of the penalised loss; penalties that differ alone are one path.
-    Lbfgs,
-    /// The tutorial's optimizer.
-    Adam,
-    /// linfa-logistic: slow.
-    Linfa,
-}
-
 /// Flags of `head-trainer sweep`, as typed.
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -48,7 +39,7 @@ pub struct Args {
     #[arg(long)]
     all_stores: bool,
 
-    /// Solvers, with commas between them.
+    /// Solvers, with commas between them. Penalties of lbfgs that differ alone are one path.
     #[arg(long, value_enum, value_delimiter = ',', default_value = "lbfgs")]
     solver: Vec<SolverName>,
     /// Penalties l2/2 |w|^2: numbers with commas between them, or FROM..TO:COUNT in equal ratios
@@ -124,8 +115,8 @@ impl Args {
         let runs = self.runs.clone();
         let runs = runs.unwrap_or_else(|| output.data_dir.join("runs"));
         let draft = self.train.then(|| Draft::new(&runs)).transpose()?;
+        let out = Out::new(self.out.as_deref(), &output.data_dir.join("sweeps"))?;
 
-        // One store at a time is mapped; what is kept of it is what came of the candidates.
         let (mut swept, mut splits) = (Vec::new(), BTreeSet::new());
         for store in &stores {
             let dataset = self.data.load(store, &index, output)?;
@@ -149,7 +140,8 @@ impl Args {
         };
         let secs = started.elapsed().as_secs_f64();
         let mut record = Record::new(&swept, &order, chosen, (self.by, judged), &index, secs);
-        let out = record.write(self.out.as_deref(), &output.data_dir.join("sweeps"))?;
+        let digest = record.write(out.path())?;
+        let out = out.publish(&digest)?;
         if let Some(draft) = draft {
             let (_, dataset, _) = &swept[chosen / candidates.len()];
             let inputs = Inputs {
@@ -160,7 +152,7 @@ impl Args {
             let config = &outcomes[chosen].config;
             let (trained, folder) = inputs.train(config, Choices::default(), draft)?;
             record.trained(&folder, &trained);
-            record.write(Some(&out), &out)?;
+            record.write(&out)?;
         }
         let text = text::text(&record, self.top, self.one_standard_error, &out);
         output.print(&record.json(&out), &text)?;

@@ -23,13 +23,13 @@ pub(in crate::cli) fn aligned(columns: &[Column], rows: &[Vec<String>]) -> Strin
         Column::Left(title) | Column::Right(title) => (*title).to_owned(),
     });
     let titles: Vec<String> = titles.collect();
-    let lines: Vec<&Vec<String>> = [&titles].into_iter().chain(rows).collect();
+    let lines = || [&titles].into_iter().chain(rows);
+    let width = |i: usize| lines().map(|line| line[i].chars().count()).max();
+    let widths: Vec<usize> = (0..columns.len()).filter_map(width).collect();
     let mut text = String::new();
-    for line in &lines {
+    for line in lines() {
         let mut out = String::new();
-        for (i, (cell, column)) in line.iter().zip(columns).enumerate() {
-            let width = lines.iter().map(|line| line[i].chars().count()).max();
-            let width = width.unwrap_or(0);
+        for (i, ((cell, column), &width)) in line.iter().zip(columns).zip(&widths).enumerate() {
             out += if i == 0 { "" } else { "  " };
             out += &match column {
                 Column::Left(_) => format!("{cell:<width$}"),

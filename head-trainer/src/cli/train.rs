@@ -28,7 +28,7 @@ use crate::solver::{self, ClassWeight, Fit, FitConfig, MinimumConfig, Problem, S
 use crate::split::Side;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum SolverName {
+pub(super) enum SolverName {
     /// The tutorial's optimizer, epoch by epoch.
     Adam,
     /// L-BFGS to the minimum of the penalised loss.

@@ -6,7 +6,8 @@
 
 use extractor::store::Features;
 use half::f16;
-use pulp::{Arch, NullaryFnOnce};
+
+use crate::kernels::vectorised;
 
 /// Mean over the positions of a map [h * w, C] into [C].
 pub(super) fn average(map_hwc: Features<'_>, pooled_c: &mut [f32]) {
@@ -15,8 +16,14 @@ pub(super) fn average(map_hwc: Features<'_>, pooled_c: &mut [f32]) {
     // Compiled once for each kind of vector unit that the processor may have. The same bits on all
     // of them, as no addition is in another place.
     let len = match map_hwc {
-        Features::F32(map_hwc) => Arch::new().dispatch(Add { map_hwc, sum_c }),
-        Features::F16(map_hwc) => Arch::new().dispatch(Add { map_hwc, sum_c }),
+        Features::F32(map_hwc) => vectorised(
+            #[inline(always)]
+            || add(map_hwc, sum_c),
+        ),
+        Features::F16(map_hwc) => vectorised(
+            #[inline(always)]
+            || add(map_hwc, sum_c),
+        ),
     };
     let positions = (len / pooled_c.len()) as f32;
     for sum in pooled_c {
@@ -24,37 +31,27 @@ pub(super) fn average(map_hwc: Features<'_>, pooled_c: &mut [f32]) {
     }
 }
 
-/// Adds all positions to the sums and returns the number of values.
-struct Add<'a, T> {
-    map_hwc: &'a [T],     // [h * w, C]
-    sum_c: &'a mut [f32], // [C]
-}
-
-impl<T: Element> NullaryFnOnce for Add<'_, T> {
-    type Output = usize;
-
-    #[inline(always)]
-    fn call(self) -> usize {
-        let Add { map_hwc, sum_c } = self;
-        let channels = sum_c.len();
-        // Four positions at a time, so that the sums are loaded and stored a quarter as often; the
-        // order of the additions is that of one at a time.
-        let mut blocks = map_hwc.chunks_exact(4 * channels);
-        for block in &mut blocks {
-            let (p01, p23) = block.split_at(2 * channels);
-            let ((p0, p1), (p2, p3)) = (p01.split_at(channels), p23.split_at(channels));
-            let positions = p0.iter().zip(p1).zip(p2.iter().zip(p3));
-            for (sum, ((p0, p1), (p2, p3))) in sum_c.iter_mut().zip(positions) {
-                *sum = (((*sum + p0.widen()) + p1.widen()) + p2.widen()) + p3.widen();
-            }
+/// Adds all positions [h * w, C] to the sums [C] and returns the number of values.
+#[inline(always)]
+fn add<T: Element>(map_hwc: &[T], sum_c: &mut [f32]) -> usize {
+    let channels = sum_c.len();
+    // Four positions at a time, so that the sums are loaded and stored a quarter as often; the
+    // order of the additions is that of one at a time.
+    let mut blocks = map_hwc.chunks_exact(4 * channels);
+    for block in &mut blocks {
+        let (p01, p23) = block.split_at(2 * channels);
+        let ((p0, p1), (p2, p3)) = (p01.split_at(channels), p23.split_at(channels));
+        let positions = p0.iter().zip(p1).zip(p2.iter().zip(p3));
+        for (sum, ((p0, p1), (p2, p3))) in sum_c.iter_mut().zip(positions) {
+            *sum = (((*sum + p0.widen()) + p1.widen()) + p2.widen()) + p3.widen();
         }
-        for position_c in blocks.remainder().chunks_exact(channels) {
-            for (sum, value) in sum_c.iter_mut().zip(position_c) {
-                *sum += value.widen();
-            }
-        }
-        map_hwc.len()
     }
+    for position_c in blocks.remainder().chunks_exact(channels) {
+        for (sum, value) in sum_c.iter_mut().zip(position_c) {
+            *sum += value.widen();
+        }
+    }
+    map_hwc.len()
 }
 
 /// An element of a stored map.

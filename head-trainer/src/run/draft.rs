@@ -1,6 +1,7 @@
 //! A run's folder while it is filled, and the tables in it.
 
 use std::fs::{self, File};
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -128,25 +129,38 @@ const EPOCH_COLUMNS: [&str; 6] = [
 
 const STEP_COLUMNS: [&str; 5] = ["step", "epoch", "loss", "running_loss", "running_accuracy"];
 
-/// Writes a CSV table whose header is there without any rows, too.
+/// Writes a CSV table into a folder that nobody reads yet.
 fn table(path: &Path, columns: &[&str], rows: &[impl Serialize]) -> Result<(), RunError> {
-    let write = |source| RunError::Write {
+    let bytes = csv_bytes(path, columns, rows)?;
+    File::create_new(path)
+        .and_then(|mut file| file.write_all(&bytes).and_then(|()| file.sync_all()))
+        .map_err(|source| RunError::Write {
+            path: path.to_owned(),
+            source,
+        })
+}
+
+/// A CSV table whose header is there without any rows, too; `path` is for messages.
+///
+/// # Errors
+/// [`RunError::Csv`].
+pub(crate) fn csv_bytes(
+    path: &Path,
+    columns: &[&str],
+    rows: &[impl Serialize],
+) -> Result<Vec<u8>, RunError> {
+    let error = |source| RunError::Csv {
         path: path.to_owned(),
         source,
     };
-    let csv = |source| RunError::Csv {
-        path: path.to_owned(),
-        source,
-    };
-    let file = File::create_new(path).map_err(write)?;
     let mut writer = csv::WriterBuilder::new()
         .has_headers(false)
-        .from_writer(&file);
-    writer.write_record(columns).map_err(csv)?;
+        .from_writer(Vec::new());
+    writer.write_record(columns).map_err(error)?;
     for row in rows {
-        writer.serialize(row).map_err(csv)?;
+        writer.serialize(row).map_err(error)?;
     }
-    writer.flush().map_err(write)?;
-    drop(writer);
-    file.sync_all().map_err(write)
+    writer
+        .into_inner()
+        .map_err(|e| error(e.into_error().into()))
 }

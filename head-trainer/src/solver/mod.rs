@@ -62,6 +62,15 @@ impl SolverConfig {
         }
     }
 
+    /// Strength of the penalty l2/2 |w|^2.
+    pub fn l2(&self) -> f64 {
+        match self {
+            SolverConfig::Adam(config) => config.l2,
+            SolverConfig::Lbfgs(lbfgs::Lbfgs(config))
+            | SolverConfig::Linfa(linfa::Linfa(config)) => config.l2,
+        }
+    }
+
     fn solver(&self) -> &dyn Solver {
         match self {
             SolverConfig::Adam(config) => config,
@@ -207,7 +216,7 @@ pub enum SolverError {
 }
 
 /// Refuses a configured number unless it is fine.
-fn require(
+pub(crate) fn require(
     fine: bool,
     name: &'static str,
     value: impl ToString,
@@ -237,8 +246,25 @@ pub fn fit(
     })
 }
 
+/// The heads of [`lbfgs::path`], for raw features, on what `config` says of features and classes;
+/// its own penalty is not used.
+///
+/// # Errors
+/// See [`SolverError`].
+pub fn fit_path(
+    problem: &Problem<'_>,
+    config: &FitConfig,
+    minimum: &MinimumConfig,
+    penalties: &[f64],
+    observe: &mut dyn FnMut(&Epoch),
+) -> Result<Vec<Fit>, SolverError> {
+    prepared(problem, config, |problem| {
+        lbfgs::path(problem, minimum, penalties, observe)
+    })
+}
+
 /// Does `work` on a problem that has the class weights and the standardised features of `config`.
-pub(crate) fn prepared<T>(
+fn prepared<T>(
     problem: &Problem<'_>,
     config: &FitConfig,
     work: impl FnOnce(&Problem<'_>) -> Result<T, SolverError>,

@@ -117,12 +117,11 @@ fn or_own<T: Copy>(values: &[T], own: T) -> Vec<T> {
 /// penalty, the fewer the epochs and the smaller the steps, the simpler the head. Compared in that
 /// order, larger is simpler.
 pub(super) fn simplicity(config: &FitConfig) -> (f64, f64, f64) {
-    match config.solver {
-        SolverConfig::Adam(adam) => (adam.l2, -f64::from(adam.epochs), -adam.learning_rate),
-        SolverConfig::Lbfgs(Lbfgs(config)) | SolverConfig::Linfa(Linfa(config)) => {
-            (config.l2, 0.0, 0.0)
-        }
-    }
+    let (epochs, learning_rate) = match config.solver {
+        SolverConfig::Adam(adam) => (f64::from(adam.epochs), adam.learning_rate),
+        SolverConfig::Lbfgs(_) | SolverConfig::Linfa(_) => (0.0, 0.0),
+    };
+    (config.solver.l2(), -epochs, -learning_rate)
 }
 
 #[cfg(test)]

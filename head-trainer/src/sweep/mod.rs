@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use self::folds::Part;
 use crate::matrix::Rows;
 use crate::metrics::{Basic, evaluate};
-use crate::solver::lbfgs::{self, Lbfgs};
+use crate::solver::lbfgs::Lbfgs;
 use crate::solver::{self, FitConfig, Problem, ProblemError, SolverConfig, SolverError};
 
 /// A part of the data on which no candidate can be trained, or a candidate that cannot be trained.
@@ -110,8 +110,9 @@ pub fn run(
     seeds: Option<&[u64]>,
     done: &(dyn Fn() + Sync),
 ) -> Result<Vec<Outcome>, SweepError> {
-    let tasks: Vec<(usize, Vec<usize>)> = (0..data.parts.len())
-        .flat_map(|part| paths(candidates).into_iter().map(move |path| (part, path)))
+    let paths = paths(candidates);
+    let tasks: Vec<(usize, &[usize])> = (0..data.parts.len())
+        .flat_map(|part| paths.iter().map(move |path| (part, &path[..])))
         .collect();
     let found: Result<Vec<_>, SweepError> = tasks
         .par_iter()
@@ -171,7 +172,7 @@ fn paths(candidates: &[FitConfig]) -> Vec<Vec<usize>> {
             None => paths.push((rest, vec![number])),
         }
     }
-    let strength = |i: &usize| grid::simplicity(&candidates[*i]).0;
+    let strength = |i: &usize| candidates[*i].solver.l2();
     let sort = |mut path: Vec<usize>| {
         path.sort_by(|a, b| strength(b).total_cmp(&strength(a)));
         path
@@ -209,10 +210,8 @@ fn judge(
     let start = Instant::now();
     let fits = match (&configs[..], &configs[0].solver) {
         ([_, _, ..], SolverConfig::Lbfgs(Lbfgs(config))) => {
-            let penalties: Vec<f64> = configs.iter().map(|c| grid::simplicity(c).0).collect();
-            solver::prepared(&problem, &configs[0], |problem| {
-                lbfgs::path(problem, config, &penalties, &mut |_| done())
-            })?
+            let penalties: Vec<f64> = configs.iter().map(|c| c.solver.l2()).collect();
+            solver::fit_path(&problem, &configs[0], config, &penalties, &mut |_| done())?
         }
         _ => {
             let mut fits = Vec::new();

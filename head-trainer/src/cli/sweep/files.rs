@@ -3,7 +3,6 @@
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use anyhow::Context;
 use extractor::digest::Digest;
 use extractor::files::{escape_path, write_atomically};
 use serde::Serialize;
@@ -11,8 +10,6 @@ use serde_json::{Value, json};
 
 use crate::dataset::Dataset;
 use crate::run::RunRecord;
-use crate::solver::lbfgs::Lbfgs;
-use crate::solver::linfa::Linfa;
 use crate::solver::{FitConfig, SolverConfig};
 use crate::sweep::{By, Mean, Outcome};
 use crate::utc::{TimeForm, utc};
@@ -98,12 +95,11 @@ struct Row<'a> {
 
 /// Penalty, step size and epochs of a candidate.
 pub(super) fn numbers(config: &FitConfig) -> (f64, Option<f64>, Option<u32>) {
-    match &config.solver {
-        SolverConfig::Adam(adam) => (adam.l2, Some(adam.learning_rate), Some(adam.epochs)),
-        SolverConfig::Lbfgs(Lbfgs(config)) | SolverConfig::Linfa(Linfa(config)) => {
-            (config.l2, None, None)
-        }
-    }
+    let (learning_rate, epochs) = match &config.solver {
+        SolverConfig::Adam(adam) => (Some(adam.learning_rate), Some(adam.epochs)),
+        SolverConfig::Lbfgs(_) | SolverConfig::Linfa(_) => (None, None),
+    };
+    (config.solver.l2(), learning_rate, epochs)
 }
 
 impl Record {
@@ -172,24 +168,17 @@ impl Record {
         json!({ "sweep": escape_path(out), "record": self })
     }
 
-    /// Writes both files to `out`, or to a new folder below `root`; returns the folder.
-    pub fn write(&self, out: Option<&Path>, root: &Path) -> anyhow::Result<PathBuf> {
+    /// Writes both files to `folder`; returns the digest of `sweep.json`.
+    pub fn write(&self, folder: &Path) -> anyhow::Result<Digest> {
         let mut json = serde_json::to_vec_pretty(self)?;
         json.push(b'\n');
-        let name = || {
-            let time = utc(SystemTime::now(), TimeForm::Name);
-            format!("{time}-{}", Digest::of(&json).short())
-        };
-        let folder = out.map_or_else(|| root.join(name()), Path::to_owned);
-        let create = || format!("cannot create the folder {}", escape_path(&folder));
-        std::fs::create_dir_all(&folder).with_context(create)?;
         let mut csv = csv::Writer::from_writer(Vec::new());
         for candidate in &self.candidates {
             csv.serialize(candidate.row())?;
         }
         write_atomically(&folder.join("sweep.csv"), &csv.into_inner()?)?;
         write_atomically(&folder.join("sweep.json"), &json)?;
-        Ok(folder)
+        Ok(Digest::of(&json))
     }
 }
 

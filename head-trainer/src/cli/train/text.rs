@@ -4,25 +4,26 @@ use std::fmt::Write as _;
 
 use extractor::files::{escape_path, grouped};
 
+use crate::cli::table::{Column, loss, percent, table};
 use crate::dataset::Dataset;
 use crate::head::Decision;
-use crate::metrics::Metrics;
 use crate::metrics::interval::Interval;
+use crate::metrics::{ClassMetrics, Metrics};
 use crate::run::{FinalMetrics, RunRecord};
 use crate::solver::Epoch;
 
 /// A side's metrics in a line.
 fn line(metrics: &Metrics) -> String {
-    let percent = |share: f64| format!("{:.2}", 100.0 * share);
+    let hundredths = |share: f64| format!("{:.2}", 100.0 * share);
     let Interval { low, high } = metrics.accuracy_interval;
     let auc = metrics
         .roc_auc
         .map_or("-".to_owned(), |auc| format!("{auc:.4}"));
     format!(
         "accuracy {} % ({} to {}), loss {:.4}, ROC-AUC {auc}, ECE {:.4}",
-        percent(metrics.accuracy),
-        percent(low),
-        percent(high),
+        hundredths(metrics.accuracy),
+        hundredths(low),
+        hundredths(high),
         metrics.loss,
         metrics.calibration_error
     )
@@ -30,27 +31,21 @@ fn line(metrics: &Metrics) -> String {
 
 /// A line for each class.
 fn classes_text(names: &[String], metrics: &Metrics) -> String {
-    let width = names
-        .iter()
-        .map(|name| name.chars().count())
-        .max()
-        .unwrap_or(0);
-    let mut text = format!(
-        "\n{:width$}   images  precision   recall       F1\n",
-        "class"
-    );
-    let share = |x: Option<f64>| x.map_or("-".to_owned(), |x| format!("{:.2} %", 100.0 * x));
-    for (name, class) in names.iter().zip(&metrics.classes) {
-        let _ = writeln!(
-            text,
-            "{name:width$}  {:>7}  {:>9}  {:>7}  {:>7}",
-            grouped(class.images),
-            share(class.precision),
-            share(class.recall),
-            share(class.f1)
-        );
-    }
-    text
+    let columns = [
+        Column::Left("class"),
+        Column::Right("images"),
+        Column::Right("precision"),
+        Column::Right("recall"),
+        Column::Right("F1"),
+    ];
+    let row = |(name, class): (&String, &ClassMetrics)| {
+        let shares = [class.precision, class.recall, class.f1].map(percent);
+        let mut row = vec![name.clone(), grouped(class.images)];
+        row.extend(shares);
+        row
+    };
+    let rows: Vec<Vec<String>> = names.iter().zip(&metrics.classes).map(row).collect();
+    format!("\n{}", table(&columns, &rows))
 }
 
 pub(super) fn text(dataset: &Dataset, record: &RunRecord, folder: &str) -> String {
@@ -103,9 +98,7 @@ pub(super) fn text(dataset: &Dataset, record: &RunRecord, folder: &str) -> Strin
         text,
         "\n   epoch  train loss  train acc    val loss    val acc"
     );
-    let (of, percent) = (record.history.len(), |share: f64| {
-        format!("{:.2} %", 100.0 * share)
-    });
+    let of = record.history.len();
     for epoch in &record.history {
         let Epoch {
             epoch: number,
@@ -115,13 +108,12 @@ pub(super) fn text(dataset: &Dataset, record: &RunRecord, folder: &str) -> Strin
             validation_accuracy,
             ..
         } = epoch;
-        let loss = validation_loss.map_or("-".to_owned(), |l| format!("{l:.4}"));
-        let accuracy = validation_accuracy.map_or("-".to_owned(), percent);
+        let (loss, accuracy) = (loss(*validation_loss), percent(*validation_accuracy));
         let _ = writeln!(
             text,
             "{:>8}  {train_loss:>10.4}  {:>9}  {loss:>10}  {accuracy:>9}",
             format!("{number}/{of}"),
-            percent(*train_accuracy),
+            percent(Some(*train_accuracy)),
         );
     }
     if let Some(best) = record.best_epoch.filter(|best| *best as usize != of) {

@@ -259,6 +259,11 @@ impl Dataset {
         rows_on(&self.sides_n, side)
     }
 
+    /// Labels of `rows`.
+    pub fn labels_of(&self, rows: &[u32]) -> Vec<u32> {
+        rows.iter().map(|&i| self.labels_n[i as usize]).collect()
+    }
+
     /// Numbers of the rows to train on, all views of an image one after the other.
     pub fn train_rows(&self) -> &[u32] {
         &self.train_rows.rows

@@ -44,6 +44,33 @@ impl Choices {
         *self == Choices::default()
     }
 
+    /// Whether the choices can be made for so many classes, with these labels on the validation
+    /// side: to be asked before training.
+    ///
+    /// # Errors
+    /// [`DecideError`].
+    pub fn check(&self, classes: usize, labels: &[u32]) -> Result<(), DecideError> {
+        if self.is_none() {
+            return Ok(());
+        }
+        if self.threshold.is_some() && classes > 2 {
+            return Err(DecideError::Classes(classes));
+        }
+        if self
+            .threshold
+            .is_some_and(|criterion| !criterion.is_usable())
+        {
+            return Err(DecideError::Costs);
+        }
+        let [first, ..] = labels else {
+            return Err(DecideError::Validation("has no images"));
+        };
+        if self.threshold.is_some() && labels.iter().all(|label| label == first) {
+            return Err(DecideError::Validation("lacks a class"));
+        }
+        Ok(())
+    }
+
     /// Chooses by the logits and labels of the validation side. The temperature comes first; the
     /// threshold is one on the probabilities that it gives.
     ///
@@ -55,18 +82,7 @@ impl Choices {
             return Ok(decision);
         }
         let classes = logits.classes();
-        if self.threshold.is_some() && classes > 2 {
-            return Err(DecideError::Classes(classes));
-        }
-        if self
-            .threshold
-            .is_some_and(|criterion| !criterion.is_usable())
-        {
-            return Err(DecideError::Costs);
-        }
-        if labels.is_empty() {
-            return Err(DecideError::Validation("has no images"));
-        }
+        self.check(classes, labels)?;
         if self.temperature
             && let Some(found) = fit_temperature(logits.values(), labels, classes)
         {

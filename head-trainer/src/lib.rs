@@ -10,6 +10,7 @@ pub mod cli;
 pub mod dataset;
 pub mod decide;
 pub mod head;
+pub mod judge;
 pub mod kernels;
 pub mod matrix;
 pub mod metrics;

@@ -7,6 +7,7 @@
 //! - `run.json`: a [`RunRecord`],
 //! - `metrics.csv`: a row for each epoch, `steps.csv`: a row for each step (Adam alone has any),
 //! - `head.safetensors`: see [`crate::head`],
+//! - `predictions.arrow`: see [`predictions`],
 //! - `train` and, where there is any, `validation`: a TensorBoard event file each, see `events.rs`,
 //!
 //! and MAY hold other files. The digest is that of the [`RunKey`], the inputs and configuration
@@ -21,6 +22,7 @@
 mod draft;
 mod events;
 mod find;
+pub mod predictions;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -34,13 +36,14 @@ use extractor::store::IDENTITY;
 use serde::{Deserialize, Serialize};
 
 use self::draft::DRAFT;
-pub use self::draft::Draft;
 pub(crate) use self::draft::csv_bytes;
+pub use self::draft::{Contents, Draft};
 pub use self::find::{FindError, find};
+pub use self::predictions::Predictions;
 use crate::decide::Choices;
 use crate::head::{Decision, Head, HeadError};
-use crate::metrics::Metrics;
-use crate::solver::{Convergence, Epoch, Fit, FitConfig};
+use crate::metrics::{Basic, Metrics};
+use crate::solver::{Convergence, Epoch, Fit, FitConfig, SolverConfig, Step};
 use crate::split::SplitPlan;
 use crate::utc::{TimeForm, utc};
 
@@ -52,6 +55,7 @@ const HEAD_FILE: &str = "head.safetensors";
 
 /// Everything that decides a run: equal keys give equal heads.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct RunKey {
     /// Digest of the feature store's key.
     pub store_key: Digest,
@@ -78,6 +82,20 @@ fn is_identity(views: &[String]) -> bool {
 }
 
 impl RunKey {
+    /// Step sizes after each epoch of a history of `steps`, none for a solver that has no steps.
+    fn learning_rates(&self, history: &[Epoch], steps: &[Step]) -> Vec<f64> {
+        let SolverConfig::Adam(adam) = &self.config.solver else {
+            return Vec::new();
+        };
+        let first = steps.iter().take_while(|step| step.epoch == 1).count() as u64;
+        let total = first * u64::from(adam.epochs);
+        let rate = |epoch: &Epoch| {
+            let done = first * u64::from(epoch.epoch);
+            adam.learning_rate * adam.schedule.factor(done, total.max(1))
+        };
+        history.iter().map(rate).collect()
+    }
+
     /// Digest of the key's JSON: fields in the order above, numbers in their shortest form.
     pub fn digest(&self) -> Digest {
         Digest::of(&serde_json::to_vec(self).expect("a key is plain data"))
@@ -115,6 +133,10 @@ pub struct FinalMetrics {
     pub validation: Option<Metrics>,
     /// On the test side.
     pub test: Option<Metrics>,
+    /// On the validation side with temperature 1 and threshold 0.5, if any was chosen there: what
+    /// runs compare by, as `validation` is then of a choice that was made on the same images.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub validation_before_choices: Option<Basic>,
 }
 
 /// `run.json`.
@@ -158,6 +180,14 @@ pub struct RunRecord {
     pub versions: BTreeMap<String, String>,
     /// Wall-clock times by name, in seconds.
     pub secs: BTreeMap<String, f64>,
+}
+
+impl FinalMetrics {
+    /// Loss and accuracy on the validation side that runs compare by.
+    pub fn comparable(&self) -> Option<Basic> {
+        let finished = self.validation.as_ref().map(Metrics::basic);
+        self.validation_before_choices.or(finished)
+    }
 }
 
 impl RunRecord {
@@ -241,9 +271,17 @@ pub enum RunError {
         /// Why.
         source: csv::Error,
     },
-    /// A file or folder was not written.
+    /// A file or folder was not read or written.
     #[error(transparent)]
     File(#[from] FileError),
+    /// The table of predictions was not read or written.
+    #[error("cannot read or write {}", path.display())]
+    Arrow {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: arrow::error::ArrowError,
+    },
     /// The head was not written.
     #[error(transparent)]
     Head(#[from] HeadError),

@@ -19,7 +19,7 @@ use extractor::index::Index;
 use extractor::view::{View, Views};
 use serde_json::{Value, json};
 
-use crate::metrics::Metrics;
+use crate::metrics::Basic;
 use crate::run::{self, RunRecord};
 
 /// Flags of `head-trainer runs`, as typed.
@@ -124,8 +124,10 @@ impl Run {
         escape_path(Path::new(name))
     }
 
-    fn validation(&self) -> Option<&Metrics> {
-        self.record.metrics.validation.as_ref()
+    /// Loss and accuracy on the validation side before any temperature or threshold was chosen
+    /// there, so that a choice is no advantage.
+    fn validation(&self) -> Option<Basic> {
+        self.record.metrics.comparable()
     }
 
     /// What `provenance` says under `name`.

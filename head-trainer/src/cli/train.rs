@@ -17,10 +17,11 @@ use super::data::{DataArgs, load};
 use crate::dataset::{Dataset, find_store};
 use crate::decide::Choices;
 use crate::head::Head;
+use crate::judge::{Judgeable, judge};
+use crate::metrics::Logits;
 use crate::metrics::threshold::Criterion;
-use crate::metrics::{Logits, Metrics};
 use crate::protocol::{Protocol, Tutorial};
-use crate::run::{Counts, Draft, FinalMetrics, Places, RunKey, RunRecord};
+use crate::run::{Contents, Counts, Draft, Places, RunKey, RunRecord};
 use crate::solver::adam::{AdamConfig, Schedule};
 use crate::solver::lbfgs::Lbfgs;
 use crate::solver::linfa::Linfa;
@@ -63,9 +64,9 @@ pub struct Args {
     /// Solver.
     #[arg(long, value_enum, default_value = "adam")]
     solver: SolverName,
-    /// Seed of the initial weights and the order of images.
-    #[arg(long, default_value_t = 0, value_name = "N")]
-    seed: u64,
+    /// adam: seed of the initial weights and the order of images [default: 0].
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
     /// Standardise the features (folded back into the head's weights).
     #[arg(long)]
     standardize: bool,
@@ -190,6 +191,7 @@ impl Args {
             ("--schedule", self.schedule.is_some()),
             ("--dropout", self.dropout.is_some()),
             ("--patience", self.patience.is_some()),
+            ("--seed", self.seed.is_some()),
             (
                 "--protocol tutorial",
                 self.protocol == ProtocolName::Tutorial,
@@ -234,7 +236,7 @@ impl Args {
                     dropout: self.dropout.unwrap_or(default.dropout),
                     patience: self.patience,
                     protocol,
-                    seed: self.seed,
+                    seed: self.seed.unwrap_or_default(),
                     ..default
                 })
             }
@@ -285,7 +287,8 @@ impl Inputs<'_> {
     ) -> anyhow::Result<(RunRecord, PathBuf)> {
         let dataset = self.dataset;
         let rows = dataset.pooled.rows();
-        let [train, validation, test] = Side::ALL.map(|side| dataset.rows_on(side));
+        let validation = dataset.rows_on(Side::Validation);
+        choices.check(dataset.classes.len(), &dataset.labels_of(&validation))?;
         let problem = Problem::new(
             rows,
             &dataset.labels_n,
@@ -303,32 +306,22 @@ impl Inputs<'_> {
             );
         })?;
         let fit_secs = fit_started.elapsed().as_secs_f64();
-        let logits = |rows_of: &[u32]| {
-            let labels: Vec<u32> = rows_of
-                .iter()
-                .map(|&i| dataset.labels_n[i as usize])
-                .collect();
-            (Logits::of(&fit.head, rows, rows_of), labels)
-        };
-        let (validation_logits, validation_labels) = logits(&validation);
-        let decision = choices.decide(&validation_logits, &validation_labels)?;
-        let judge = |rows_of: &[u32]| {
-            let (logits, labels) = logits(rows_of);
-            Metrics::of(&logits, &labels, &decision)
-        };
-        let metrics = FinalMetrics {
-            train: judge(&train),
-            validation: judge(&validation),
-            test: judge(&test),
-        };
+        let judged = judge(&choices, |side| {
+            let rows_of = dataset.rows_on(side);
+            Judgeable {
+                ids: rows_of.iter().map(|&i| dataset.ids[i as usize]).collect(),
+                labels: dataset.labels_of(&rows_of),
+                logits: Logits::of(&fit.head, rows, &rows_of),
+            }
+        })?;
         let mut record = self.record(config, choices, &fit);
-        record.decision = decision;
-        record.metrics = metrics;
+        record.decision = judged.decision;
+        record.metrics = judged.metrics;
         record.secs.insert("fit".to_owned(), fit_secs);
         let head = Head {
             linear: fit.head.clone(),
             classes: dataset.classes.clone(),
-            decision,
+            decision: judged.decision,
             metadata: BTreeMap::from([
                 ("store_key".to_owned(), record.key.store_key.to_string()),
                 (
@@ -339,7 +332,12 @@ impl Inputs<'_> {
                 ("run".to_owned(), record.digest.to_string()),
             ]),
         };
-        let folder = draft.publish(&record, &head, &fit.steps)?;
+        let folder = draft.publish(&Contents {
+            record: &record,
+            head: &head,
+            steps: &fit.steps,
+            predictions: &judged.predictions,
+        })?;
         Ok((record, folder))
     }
 

@@ -54,6 +54,14 @@ pub struct ClassMetrics {
 }
 
 impl Metrics {
+    /// Loss and accuracy alone.
+    pub fn basic(&self) -> Basic {
+        Basic {
+            loss: self.loss,
+            accuracy: self.accuracy,
+        }
+    }
+
     /// Of given logits against their labels; none for no images at all.
     ///
     /// # Panics

@@ -3,16 +3,16 @@
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use extractor::digest::Digest;
 use extractor::files::{sync_folder, write_atomically};
 use serde::Serialize;
 
 use super::events::{self, Logged};
-use super::{HEAD_FILE, RECORD_FILE, RunError, RunRecord};
+use super::{HEAD_FILE, Predictions, RECORD_FILE, RunError, RunRecord};
 use crate::head::Head;
-use crate::solver::{SolverConfig, Step};
+use crate::solver::Step;
 use crate::utc::{TimeForm, utc};
 
 pub(super) const METRICS_FILE: &str = "metrics.csv";
@@ -20,6 +20,22 @@ pub(super) const STEPS_FILE: &str = "steps.csv";
 
 /// Begins the name of a folder that is not finished.
 pub(super) const DRAFT: &str = ".draft-";
+
+/// A draft that is older was left behind by a program that was killed.
+const ABANDONED: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
+/// What a run's folder is filled with.
+#[derive(Clone, Copy, Debug)]
+pub struct Contents<'a> {
+    /// The record.
+    pub record: &'a RunRecord,
+    /// The head.
+    pub head: &'a Head,
+    /// Every step.
+    pub steps: &'a [Step],
+    /// What the head says of the held-out images.
+    pub predictions: &'a Predictions,
+}
 
 /// A run's folder while it is filled. Dropped unpublished, it disappears.
 #[derive(Debug)]
@@ -30,7 +46,8 @@ pub struct Draft {
 
 impl Draft {
     /// Begins a folder under `root` (`runs`), which is created if need be. Begin before the costly
-    /// work: a folder that cannot be written then shows at once.
+    /// work: a folder that cannot be written then shows at once. Removes drafts that nobody has
+    /// touched for a week.
     ///
     /// # Errors
     /// [`RunError::Write`].
@@ -40,6 +57,7 @@ impl Draft {
             source,
         };
         fs::create_dir_all(root).map_err(error)?;
+        remove_abandoned(root);
         let mut builder = tempfile::Builder::new();
         #[cfg(unix)]
         {
@@ -61,23 +79,22 @@ impl Draft {
     ///
     /// # Errors
     /// When something cannot be written; the folder is then removed.
-    pub fn publish(
-        self,
-        record: &RunRecord,
-        head: &Head,
-        steps: &[Step],
-    ) -> Result<PathBuf, RunError> {
+    pub fn publish(self, contents: &Contents<'_>) -> Result<PathBuf, RunError> {
+        let Contents {
+            record,
+            head,
+            steps,
+            predictions,
+        } = *contents;
         let path = |name| self.folder.path().join(name);
         head.save(&path(HEAD_FILE))?;
         table(&path(METRICS_FILE), &EPOCH_COLUMNS, &record.history)?;
         table(&path(STEPS_FILE), &STEP_COLUMNS, steps)?;
+        predictions.write(self.folder.path())?;
         let logged = Logged {
             history: &record.history,
             steps,
-            learning_rate: match &record.key.config.solver {
-                SolverConfig::Adam(adam) => Some(adam.learning_rate),
-                SolverConfig::Lbfgs(_) | SolverConfig::Linfa(_) => None,
-            },
+            learning_rates: &record.key.learning_rates(&record.history, steps),
             end: SystemTime::now(),
         };
         events::write(self.folder.path(), &logged)?;
@@ -115,6 +132,18 @@ impl Draft {
             }
         }
         unreachable!("some number is free")
+    }
+}
+
+/// Removes what killed programs left below `root`, as far as that is allowed.
+fn remove_abandoned(root: &Path) {
+    for entry in fs::read_dir(root).into_iter().flatten().flatten() {
+        let is_draft = entry.file_name().to_string_lossy().starts_with(DRAFT);
+        let modified = entry.metadata().and_then(|metadata| metadata.modified());
+        let age = modified.ok().and_then(|time| time.elapsed().ok());
+        if is_draft && age.is_some_and(|age| age > ABANDONED) {
+            let _ = fs::remove_dir_all(entry.path());
+        }
     }
 }
 

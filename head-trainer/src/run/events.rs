@@ -190,8 +190,8 @@ pub(super) struct Logged<'a> {
     pub history: &'a [Epoch],
     /// Every step, in order.
     pub steps: &'a [Step],
-    /// Step size, if the solver has one.
-    pub learning_rate: Option<f64>,
+    /// Step size at each epoch's end; empty if the solver has none.
+    pub learning_rates: &'a [f64],
     /// When the last epoch ended.
     pub end: SystemTime,
 }
@@ -203,11 +203,11 @@ fn files(logged: &Logged) -> (Vec<u8>, Option<Vec<u8>>) {
     let mut train = EventFile::new(start);
     let mut validation = None;
     let mut rest = logged.steps;
-    for epoch in logged.history {
+    for (i, epoch) in logged.history.iter().enumerate() {
         let steps;
         (steps, rest) = rest.split_at(rest.iter().take_while(|s| s.epoch == epoch.epoch).count());
-        for (i, step) in steps.iter().enumerate() {
-            let time = start + epoch.secs * (i + 1) as f64 / steps.len() as f64;
+        for (done, step) in (1..).zip(steps) {
+            let time = start + epoch.secs * f64::from(done) / steps.len() as f64;
             let (accuracy, loss) = (step.running_accuracy, step.running_loss);
             train.push_pair(time, step.step, "batch_{}", accuracy, loss);
         }
@@ -215,8 +215,8 @@ fn files(logged: &Logged) -> (Vec<u8>, Option<Vec<u8>>) {
         let number = u64::from(epoch.epoch) - 1;
         let (accuracy, loss) = (epoch.train_accuracy, epoch.train_loss);
         train.push_pair(end, number, "epoch_{}", accuracy, loss);
-        if let Some(rate) = logged.learning_rate {
-            train.push(&Event::scalar(end, number, "epoch_learning_rate", rate));
+        if let Some(rate) = logged.learning_rates.get(i) {
+            train.push(&Event::scalar(end, number, "epoch_learning_rate", *rate));
         }
         if let (Some(accuracy), Some(loss)) = (epoch.validation_accuracy, epoch.validation_loss) {
             let file = validation.get_or_insert_with(|| EventFile::new(end));

@@ -3,8 +3,18 @@
 use super::draft::{METRICS_FILE, STEPS_FILE};
 use super::*;
 use crate::head::Linear;
-use crate::solver::adam::AdamConfig;
+use crate::solver::adam::{AdamConfig, Schedule};
 use crate::solver::{SolverConfig, Step};
+
+fn publish(draft: Draft, (record, head, steps): &(RunRecord, Head, Vec<Step>)) -> PathBuf {
+    let contents = Contents {
+        record,
+        head,
+        steps,
+        predictions: &Predictions::new(1),
+    };
+    draft.publish(&contents).unwrap()
+}
 
 fn example() -> (RunRecord, Head, Vec<Step>) {
     let key = RunKey {
@@ -50,11 +60,12 @@ fn a_run_appears_whole_and_reads_back() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path().join("runs");
     assert!(list(&root).unwrap().is_empty());
-    let (record, head, steps) = example();
+    let example = example();
     let draft = Draft::new(&root).unwrap();
     fs::write(draft.path().join("report.md"), "more").unwrap();
     assert!(list(&root).unwrap().is_empty());
-    let run = draft.publish(&record, &head, &steps).unwrap();
+    let run = publish(draft, &example);
+    let (record, head, _) = example;
     assert_eq!(list(&root).unwrap(), std::slice::from_ref(&run));
     assert_eq!(fs::read_dir(&root).unwrap().count(), 1);
     assert_eq!(RunRecord::read(&run).unwrap(), record);
@@ -74,15 +85,10 @@ fn a_run_appears_whole_and_reads_back() {
 #[test]
 fn equal_runs_never_replace_each_other() {
     let folder = tempfile::tempdir().unwrap();
-    let (record, head, _) = example();
-    let publish = || {
-        Draft::new(folder.path())
-            .unwrap()
-            .publish(&record, &head, &[])
-            .unwrap()
-    };
-    let runs = [publish(), publish(), publish()];
-    let short = record.digest.short();
+    let example = example();
+    let one = || publish(Draft::new(folder.path()).unwrap(), &example);
+    let runs = [one(), one(), one()];
+    let short = example.0.digest.short();
     assert!(
         runs.iter()
             .all(|run| run.to_string_lossy().contains(&short))
@@ -95,6 +101,20 @@ fn an_abandoned_draft_leaves_nothing() {
     let folder = tempfile::tempdir().unwrap();
     drop(Draft::new(folder.path()).unwrap());
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    // What a killed program left is removed once it is old.
+    let (old, new) = (
+        folder.path().join(".draft-old"),
+        folder.path().join(".draft-new"),
+    );
+    for left in [&old, &new] {
+        fs::create_dir(left).unwrap();
+        fs::write(left.join("head.safetensors"), "half").unwrap();
+    }
+    let week = std::time::Duration::from_secs(8 * 24 * 60 * 60);
+    let opened = fs::File::open(&old).unwrap();
+    opened.set_modified(SystemTime::now() - week).unwrap();
+    drop(Draft::new(folder.path()).unwrap());
+    assert!(!old.exists() && new.exists());
     let file = folder.path().join("file");
     fs::write(&file, "").unwrap();
     assert!(matches!(Draft::new(&file), Err(RunError::Write { .. })));
@@ -120,6 +140,46 @@ fn the_digest_is_of_inputs_and_configuration() {
     let mut key = record.key;
     key.split = Digest::of(b"another");
     assert_ne!(key.digest(), digest);
+}
+
+#[test]
+fn step_sizes_follow_the_schedule() {
+    let (mut record, ..) = example();
+    let SolverConfig::Adam(adam) = &mut record.key.config.solver else {
+        unreachable!();
+    };
+    adam.epochs = 4;
+    adam.schedule = Schedule::Cosine;
+    let step = |step| Step {
+        step,
+        epoch: step.div_ceil(2) as u32,
+        loss: 0.0,
+        running_loss: 0.0,
+        running_accuracy: 0.0,
+    };
+    // Stopped after three of four epochs.
+    let history: Vec<Epoch> = (1..=3)
+        .map(|epoch| Epoch {
+            epoch,
+            ..record.history[0]
+        })
+        .collect();
+    let steps: Vec<Step> = (1..=6).map(step).collect();
+    let rates = record.key.learning_rates(&history, &steps);
+    let half = std::f64::consts::FRAC_1_SQRT_2 / 2.0;
+    for (rate, expected) in rates.iter().zip([0.5 + half, 0.5, 0.5 - half]) {
+        assert!((rate - 1e-3 * expected).abs() < 1e-15, "{rates:?}");
+    }
+    assert_eq!(rates.len(), 3);
+}
+
+#[test]
+fn what_is_not_known_is_no_key() {
+    let (record, ..) = example();
+    let json = serde_json::to_string(&record.key).unwrap();
+    let more = json.replacen('{', r#"{"momentum":0.5,"#, 1);
+    let error = serde_json::from_str::<RunKey>(&more).unwrap_err();
+    assert!(error.to_string().contains("momentum"), "{error}");
 }
 
 #[test]

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::{Filter, Run};
 use crate::cli::table::{loss, percent};
-use crate::metrics::Metrics;
+use crate::metrics::Basic;
 
 /// Flags of `head-trainer runs best`.
 #[derive(Debug, clap::Args)]
@@ -32,7 +32,7 @@ enum By {
 
 impl By {
     /// Less is better.
-    fn order(self, a: &Metrics, b: &Metrics) -> Ordering {
+    fn order(self, a: &Basic, b: &Basic) -> Ordering {
         let by_loss = a.loss.total_cmp(&b.loss);
         match self {
             By::ValAccuracy => b.accuracy.total_cmp(&a.accuracy).then(by_loss),
@@ -65,12 +65,12 @@ impl Args {
         }
         let (mut values, mut texts): (Vec<Value>, Vec<String>) = (Vec::new(), Vec::new());
         for data in data {
-            let among: Vec<(&Run, &Metrics)> = judged
+            let among: Vec<(&Run, Basic)> = judged
                 .clone()
                 .filter(|run| run.data() == data)
                 .filter_map(|run| Some((run, run.validation()?)))
                 .collect();
-            let best = among.iter().min_by(|a, b| self.by.order(a.1, b.1));
+            let best = among.iter().min_by(|a, b| self.by.order(&a.1, &b.1));
             let &(run, metrics) = best.expect("a run is on it");
             texts.push(text(run, metrics, among.len()));
             let mut value = run.summary(false);
@@ -82,7 +82,7 @@ impl Args {
     }
 }
 
-fn text(run: &Run, metrics: &Metrics, among: usize) -> String {
+fn text(run: &Run, metrics: Basic, among: usize) -> String {
     let (index, split) = run.data();
     format!(
         "best of    {} on index {}, split {}\nvalidation accuracy {}, loss {}\nrun        {}\n",

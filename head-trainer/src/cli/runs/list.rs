@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::{Filter, Run};
 use crate::cli::table::{Column, leaf, leaves, loss, percent, table};
-use crate::metrics::Metrics;
+use crate::metrics::{Basic, Metrics};
 use crate::protocol::{Protocol, Tutorial};
 use crate::solver::adam::AdamConfig;
 use crate::solver::lbfgs::Lbfgs;
@@ -57,7 +57,7 @@ impl Args {
 
 impl Sort {
     fn order(self, a: &Run, b: &Run) -> Ordering {
-        let by = |value: fn(&Metrics) -> f64| {
+        let by = |value: fn(Basic) -> f64| {
             let value = |run: &Run| run.validation().map_or(f64::NEG_INFINITY, value);
             value(a).total_cmp(&value(b))
         };
@@ -129,7 +129,7 @@ fn text(root: &Path, runs: &[Run], test: bool) -> String {
     }
     columns.push(Column::Left("index/split"));
     let row = |run: &Run| {
-        let figures = |metrics: Option<&Metrics>| {
+        let figures = |metrics: Option<Basic>| {
             [
                 percent(metrics.map(|m| m.accuracy)),
                 loss(metrics.map(|m| m.loss)),
@@ -144,7 +144,9 @@ fn text(root: &Path, runs: &[Run], test: bool) -> String {
         ];
         row.extend(figures(run.validation()));
         if test {
-            row.extend(figures(run.record.metrics.test.as_ref()));
+            row.extend(figures(
+                run.record.metrics.test.as_ref().map(Metrics::basic),
+            ));
         }
         let (index, split) = run.data();
         row.push(format!(

@@ -71,6 +71,11 @@ impl Repeat {
         let record = RunRecord::read(&folder)?;
         let head = fs::read(head_file(&folder)).ok();
         let name = escape_path(&folder);
+        ensure!(
+            record.key.digest() == record.digest,
+            "cannot repeat {name}: what its run.json says of the training was changed since, as its \
+             digest shows"
+        );
         if head.is_none() {
             tracing::warn!("{name} has no head that this one could be compared with");
         }

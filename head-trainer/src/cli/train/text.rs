@@ -140,6 +140,7 @@ pub(super) fn text(dataset: &Dataset, record: &RunRecord, folder: &str) -> Strin
         train,
         validation,
         test,
+        validation_before_choices: _,
     } = &record.metrics;
     for (name, metrics) in [("train", train), ("validation", validation), ("test", test)] {
         if let Some(metrics) = metrics {

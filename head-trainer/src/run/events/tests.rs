@@ -100,7 +100,7 @@ fn tags_steps_and_times_are_as_keras_has_them() {
     let logged = Logged {
         history: &[epoch(1, Some(0.5)), epoch(2, Some(0.25))],
         steps: &[step(1, 1), step(2, 1), step(3, 2), step(4, 2)],
-        learning_rate: Some(0.001),
+        learning_rates: &[0.001, 0.0005],
         end: UNIX_EPOCH + Duration::from_secs(1_800_000_000),
     };
     let (train, validation) = files(&logged);
@@ -126,7 +126,7 @@ fn tags_steps_and_times_are_as_keras_has_them() {
             ("batch_loss", 4, 1.0),
             ("epoch_accuracy", 1, 0.75),
             ("epoch_loss", 1, 0.5),
-            ("epoch_learning_rate", 1, 0.001),
+            ("epoch_learning_rate", 1, 0.0005),
         ])
     );
     let validation = read(&validation.unwrap());
@@ -159,7 +159,7 @@ fn a_solver_without_steps_writes_its_epoch() {
     let mut logged = Logged {
         history: &[epoch(1, Some(0.5))],
         steps: &[],
-        learning_rate: None,
+        learning_rates: &[],
         end: UNIX_EPOCH + Duration::from_secs(7),
     };
     let tags = |bytes: &[u8]| -> Vec<String> {

@@ -303,21 +303,22 @@ impl RowWriter<'_> {
 
 /// Whether every feature can be stored as `dtype`.
 fn representable(map: &[f32], dtype: Dtype) -> Result<(), String> {
-    let limit = match dtype {
-        Dtype::F32 => f32::MAX,
-        Dtype::F16 => half::f16::MAX.to_f32(),
+    let range = match dtype {
+        Dtype::F32 => f32::MIN..=f32::MAX,
+        Dtype::F16 => half::f16::MIN.to_f32()..=half::f16::MAX.to_f32(),
+        Dtype::U8 => 0.0..=255.0,
     };
-    match map.iter().find(|v| v.is_nan() || v.abs() > limit) {
+    match map.iter().find(|v| !range.contains(v)) {
         None => Ok(()),
         Some(v) if !v.is_finite() => Err(format!("the backbone gives a feature that is {v}")),
         Some(v) => Err(format!(
-            "the backbone gives the feature {v}, too large for {dtype}"
+            "the backbone gives the feature {v}, which {dtype} cannot hold"
         )),
     }
 }
 
 /// Architecture and model of the processor, for provenance.
-fn processor() -> String {
+pub(crate) fn processor() -> String {
     let arch = std::env::consts::ARCH;
     let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = info.lines().find(|l| l.starts_with("model name"));

@@ -15,6 +15,7 @@ pub mod images;
 pub mod index;
 mod numbers;
 pub mod paths;
+pub mod pixels;
 pub mod preprocess;
 pub mod progress;
 mod quietly;

@@ -20,6 +20,8 @@ pub enum Preset {
     Caffe,
     /// RGB, (x / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]: torchvision and the ONNX zoo.
     Imagenet,
+    /// RGB, x, from 0 to 255: models that scale their input themselves, such as Keras's EfficientNet.
+    Raw,
 }
 
 impl fmt::Display for Preset {
@@ -28,6 +30,7 @@ impl fmt::Display for Preset {
             Preset::Unit => "unit",
             Preset::Caffe => "caffe",
             Preset::Imagenet => "imagenet",
+            Preset::Raw => "raw",
         })
     }
 }
@@ -87,6 +90,7 @@ impl Preprocessor {
                     (rgb[c] / 255.0 - IMAGENET_MEAN_RGB[c]) / IMAGENET_STD_RGB[c]
                 })
             }),
+            Preset::Raw => self.write(image, out, |rgb| rgb),
         }
     }
 
@@ -135,6 +139,10 @@ mod tests {
         assert_eq!(
             apply(Preset::Unit, Layout::Nhwc),
             [1.0, 0.0, 0.2, 0.4, 0.8, 0.6]
+        );
+        assert_eq!(
+            apply(Preset::Raw, Layout::Nhwc),
+            [255.0, 0.0, 51.0, 102.0, 204.0, 153.0]
         );
         let caffe = apply(Preset::Caffe, Layout::Nhwc);
         assert_eq!(caffe[..3], [51.0 - 103.939, 0.0 - 116.779, 255.0 - 123.68]);

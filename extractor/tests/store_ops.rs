@@ -82,7 +82,7 @@ fn two_writers_lose_and_double_nothing() {
         ids.map(
             |id| match store.features(store.locate(&id, extractor::store::IDENTITY).unwrap()) {
                 extractor::store::Features::F32(map) => map.iter().map(|v| v.to_bits()).collect(),
-                extractor::store::Features::F16(_) => panic!("not f32"),
+                _ => panic!("not f32"),
             },
         )
         .collect()

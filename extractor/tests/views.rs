@@ -31,7 +31,7 @@ fn rows(folder: impl AsRef<Path>) -> Rows {
             let bits = map.iter().map(|v| v.to_bits()).collect();
             ((id.to_string(), view.to_owned()), bits)
         }
-        Features::F16(_) => panic!("not f32"),
+        _ => panic!("not f32"),
     };
     store.iter().map(row).collect()
 }

@@ -39,6 +39,7 @@ fn map(i: usize, view: &str, shape: MapShape, dtype: Dtype) -> Vec<f32> {
         .map(|x| match dtype {
             Dtype::F32 => x,
             Dtype::F16 => f16::from_f32(x).to_f32(),
+            Dtype::U8 => x.abs().round_ties_even().min(255.0),
         })
         .collect()
 }

@@ -78,7 +78,7 @@ pub enum BackboneError {
     /// Nobody said how images are to be preprocessed.
     #[error(
         "nothing says which preprocessing the backbone {} was trained with (hint: give --preset \
-         unit|caffe|imagenet, or write preset = \"...\" into {})", path.display(), description.display()
+         unit|caffe|imagenet|raw, or write preset = \"...\" into {})", path.display(), description.display()
     )]
     NoPreset {
         /// The model.
@@ -180,13 +180,12 @@ pub struct Backbone {
 }
 
 impl Backbone {
-    /// A backbone without a model, for tests with a fake engine.
-    #[cfg(test)]
-    pub(crate) fn fake(spec: Spec, engine: Box<dyn Engine>, batch_size: usize) -> Backbone {
+    /// A backbone without a model's file, named after what it is.
+    pub(crate) fn new(spec: Spec, engine: Box<dyn Engine>, batch_size: usize) -> Backbone {
         Backbone {
-            spec,
             batch_size,
-            path: PathBuf::from("fake.onnx"),
+            path: PathBuf::from(&spec.name),
+            spec,
             engine,
             raw: Vec::new(),
         }

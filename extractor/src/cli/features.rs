@@ -1,7 +1,7 @@
 //! `extractor features`.
 
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
 use serde_json::json;
@@ -19,7 +19,7 @@ use crate::index::Indexed;
 use crate::preprocess::Preset;
 use crate::progress::Progress;
 use crate::runtime::{self, Flavour};
-use crate::store::{self, Dtype, Store, StoreError, StoreJson, StoreKey, key, writer};
+use crate::store::{self, Cost, Dtype, Store, StoreError, StoreJson, StoreKey, key, writer};
 use crate::view::{View, Views};
 
 /// Flags of `extractor features`, as typed.
@@ -182,7 +182,20 @@ impl Args {
             counts.new = extracted.images;
             counts.rejected += extracted.rejected.len();
             let info = backbone.engine().info().clone();
-            extraction = Some((extracted, info, start.elapsed().as_secs_f64()));
+            let secs = start.elapsed().as_secs_f64();
+            if extracted.rows > 0 {
+                let ended = SystemTime::now().duration_since(UNIX_EPOCH);
+                let cost = Cost {
+                    ended_unix_secs: ended.map_or(0, |time| time.as_secs()),
+                    rows: extracted.rows as u64,
+                    secs,
+                    provider: info.provider.to_owned(),
+                    processor: features::processor(),
+                    threads: threads as u64,
+                };
+                cost.write(&folder)?;
+            }
+            extraction = Some((extracted, info, secs));
         }
         let shape = match &extraction {
             Some((

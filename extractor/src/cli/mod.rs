@@ -5,10 +5,10 @@
 mod backbone;
 pub mod common;
 mod features;
-mod index;
+pub mod index;
 mod runtime;
 mod sample;
-mod signals;
+pub mod signals;
 mod store;
 
 use std::process::ExitCode;

@@ -157,7 +157,7 @@ impl Bench {
             fails_at,
             runs: 0,
         };
-        let mut backbone = Backbone::fake(spec, Box::new(engine), BATCH);
+        let mut backbone = Backbone::new(spec, Box::new(engine), BATCH);
         let index = self.index();
         let store = Store::open(&folder).unwrap();
         let plan = plan(&index, Some(&store), &views.parse().unwrap());
@@ -202,7 +202,7 @@ fn what_the_type_cannot_hold_rejects_the_image_by_name() {
         (
             Dtype::F16,
             1e6,
-            Some("the feature 1000000, too large for f16"),
+            Some("the feature 1000000, which f16 cannot hold"),
         ),
         (Dtype::F32, 1e6, None),
         (Dtype::F16, 65504.0, None),
@@ -255,6 +255,7 @@ fn contents(
         let bits = match store.features(at) {
             Features::F32(map) => map.iter().map(|v| v.to_bits()).collect(),
             Features::F16(map) => map.iter().map(|v| v.to_bits().into()).collect(),
+            Features::U8(map) => map.iter().map(|v| u32::from(*v)).collect(),
         };
         ((id, view.to_owned()), bits)
     });
@@ -313,11 +314,11 @@ fn interrupted_between_views_the_store_becomes_the_same() {
         .filter(|(_, v, _)| v.starts_with("crop"))
         .count();
     assert!(white > 18 && white < 36, "some crops of a and b are white");
-    let first = "Grey/255.png: the backbone gives the feature 1000000, too large for f16";
+    let first = "Grey/255.png: the backbone gives the feature 1000000, which f16 cannot hold";
     assert_eq!(lines[0], first);
     assert_eq!(lines.iter().filter(|l| l.contains("255.png")).count(), 1);
     assert!(
-        lines[1].ends_with("too large for f16 in the view crop-5"),
+        lines[1].ends_with("which f16 cannot hold in the view crop-5"),
         "{lines:?}"
     );
     for fails_at in 1..=14 {

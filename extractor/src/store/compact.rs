@@ -10,7 +10,7 @@ use std::time::Duration;
 use super::census::{Census, Clock, Removed, remove};
 use super::verify::must_be_sound;
 use super::writer::{SHARD_BYTES, generation};
-use super::{Features, Provenance, ShardWriter, Store, StoreError};
+use super::{Provenance, ShardWriter, Store, StoreError};
 use crate::digest::ImageId;
 
 /// How long replaced shards and files under way are left alone, unless another time is asked for.
@@ -133,11 +133,7 @@ pub(super) fn rewrite(
                 rows.clear();
             }
             rows.push((shard.id(batch, row), shard.view(batch, row)));
-            match shard.features(batch, row) {
-                Features::F32(values) => maps.extend_from_slice(values),
-                // Exact in both directions.
-                Features::F16(values) => maps.extend(values.iter().map(|v| v.to_f32())),
-            }
+            shard.features(batch, row).widen_into(&mut maps); // and back, exactly
         }
     }
     writer.write(&rows, maps)?;

@@ -23,6 +23,10 @@ pub enum Dtype {
     F32,
     /// float16, 2 bytes: rounded to the nearest; a value beyond 65,504 rejects the image.
     F16,
+    /// Unsigned, 1 byte: rounded to the nearest, halves to even; a value outside of 0 to 255
+    /// rejects the image. For [`crate::pixels`].
+    #[value(skip)]
+    U8,
 }
 
 impl Dtype {
@@ -31,6 +35,7 @@ impl Dtype {
         match self {
             Dtype::F32 => 4,
             Dtype::F16 => 2,
+            Dtype::U8 => 1,
         }
     }
 }
@@ -40,6 +45,7 @@ impl std::fmt::Display for Dtype {
         f.write_str(match self {
             Dtype::F32 => "f32",
             Dtype::F16 => "f16",
+            Dtype::U8 => "u8",
         })
     }
 }

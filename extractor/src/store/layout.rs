@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use arrow::array::{
     Array, FixedSizeBinaryArray, FixedSizeListArray, Float16Array, Float32Array, StringArray,
+    UInt8Array,
 };
 use arrow::buffer::Buffer;
 use arrow::datatypes::{DataType, Schema};
@@ -191,6 +192,7 @@ fn map_shape(schema: &Schema, dtype: Dtype) -> Result<MapShape, String> {
     let element = match dtype {
         Dtype::F32 => DataType::Float32,
         Dtype::F16 => DataType::Float16,
+        Dtype::U8 => DataType::UInt8,
     };
     let [height, width, channels] = tensor.shape;
     let elements = height
@@ -241,6 +243,10 @@ fn columns(batch: &arrow::record_batch::RecordBatch, shape: MapShape) -> Option<
         DataType::Float16 => {
             let values = values.as_any().downcast_ref::<Float16Array>()?;
             Values::F16(values.values().clone())
+        }
+        DataType::UInt8 => {
+            let values = values.as_any().downcast_ref::<UInt8Array>()?;
+            Values::U8(values.values().clone())
         }
         _ => return None,
     };

@@ -14,7 +14,8 @@
 //!   (`{"id": "...", "reason": "..."}`); with `"view": "..."` only this view of the image has none;
 //!   with `"retry": true` the reason lies in the engine and not in the image, so that a writer
 //!   SHOULD try it again. Where `*` is 12 hexadecimal digits, they are the beginning of the SHA-256 of
-//!   the file, and a reader SHOULD check them.
+//!   the file, and a reader SHOULD check them;
+//! - `cost-*.json`: how long an extraction took, for people ([`cost`]).
 //!
 //! Every file is written under a temporary name beginning with `.tmp-` and renamed; a published
 //! file MUST NOT be changed, nor replaced by another one unless it is damaged. Readers MUST ignore
@@ -33,6 +34,7 @@
 
 mod census;
 pub mod compact;
+pub mod cost;
 mod error;
 mod folder;
 pub mod gc;
@@ -55,6 +57,7 @@ use crate::backbone::MapShape;
 use crate::digest::ImageId;
 use crate::view::View;
 pub use census::Removed;
+pub use cost::{Cost, costs};
 pub use error::StoreError;
 use folder::files;
 pub use folder::{find, has_rows};

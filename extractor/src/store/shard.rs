@@ -9,7 +9,7 @@
 //! |---|---|---|
 //! | `id` | `fixed_size_binary[32]` | SHA-256 of the image file's bytes |
 //! | `view` | `utf8` | which view of the image, by a name that [`crate::view`] defines; `identity` is the image as it is |
-//! | `features` | `fixed_size_list<f32 or f16>[h*w*c]`, extension `arrow.fixed_shape_tensor` | the feature map, channels last always |
+//! | `features` | `fixed_size_list<f32, f16 or u8>[h*w*c]`, extension `arrow.fixed_shape_tensor` | the feature map, channels last always |
 //!
 //! The extension's metadata MUST be `{"shape":[h,w,c],"dim_names":["h","w","c"]}`.
 //! The schema metadata MUST hold `headstart.format` = `features`, `headstart.version` = `1`,
@@ -49,6 +49,19 @@ pub enum Features<'a> {
     F32(&'a [f32]),
     /// float16.
     F16(&'a [f16]),
+    /// 0 to 255.
+    U8(&'a [u8]),
+}
+
+impl Features<'_> {
+    /// Appends the numbers to `to`; exact for each type.
+    pub fn widen_into(self, to: &mut Vec<f32>) {
+        match self {
+            Features::F32(values) => to.extend_from_slice(values),
+            Features::F16(values) => to.extend(values.iter().map(|v| v.to_f32())),
+            Features::U8(values) => to.extend(values.iter().map(|v| f32::from(*v))),
+        }
+    }
 }
 
 /// A batch's features, one flat array.
@@ -56,6 +69,7 @@ pub enum Features<'a> {
 pub(super) enum Values {
     F32(ScalarBuffer<f32>),
     F16(ScalarBuffer<f16>),
+    U8(ScalarBuffer<u8>),
 }
 
 /// A record batch, straight in the mapped file. Small, as there is one for every few rows.
@@ -206,6 +220,7 @@ impl Shard {
         match &self.batches[batch].values {
             Values::F32(values) => Features::F32(&values[from..from + len]),
             Values::F16(values) => Features::F16(&values[from..from + len]),
+            Values::U8(values) => Features::U8(&values[from..from + len]),
         }
     }
 
@@ -243,6 +258,7 @@ impl Shard {
         let (bytes, value_bytes) = match values {
             Values::F32(values) => (values.inner(), 4),
             Values::F16(values) => (values.inner(), 2),
+            Values::U8(values) => (values.inner(), 1),
         };
         let mut hasher = Xxh3Default::new();
         hash_rows(&mut hasher, ids, self.views(batch));

@@ -99,12 +99,9 @@ fn what_was_written_is_read() {
         assert_eq!(store.map_shape(), Some(SHAPE));
         for i in 0..7 {
             let row = store.locate(&id(i), IDENTITY).unwrap();
-            match store.features(row) {
-                Features::F32(values) => assert_eq!(values, map_of(i)),
-                Features::F16(values) => {
-                    assert!(values.iter().map(|v| v.to_f32()).eq(map_of(i)));
-                }
-            }
+            let mut values = Vec::new();
+            store.features(row).widen_into(&mut values);
+            assert_eq!(values, map_of(i));
         }
         assert_eq!(store.locate(&id(7), IDENTITY), None);
         assert_eq!(store.provenances().len(), 1);

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use arrow::array::{
     ArrayRef, FixedSizeBinaryArray, FixedSizeListArray, Float16Array, Float32Array, StringArray,
+    UInt8Array,
 };
 use arrow::buffer::{Buffer, ScalarBuffer};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
@@ -147,6 +148,12 @@ impl ShardWriter {
                 let bytes = values.inner().clone();
                 (Arc::new(Float16Array::new(values, None)), bytes)
             }
+            Dtype::U8 => {
+                let bytes = features.iter().map(|v| v.round_ties_even() as u8);
+                let values: ScalarBuffer<u8> = bytes.collect::<Vec<u8>>().into();
+                let bytes = values.inner().clone();
+                (Arc::new(UInt8Array::new(values, None)), bytes)
+            }
         };
         let views = rows.iter().map(|(_, view)| *view);
         let checksum = shard::checksum(&id_bytes, views.clone(), &value_bytes);
@@ -284,6 +291,7 @@ fn schema(key: &StoreKey, provenance: &Provenance, shape: MapShape) -> SchemaRef
     let element = match key.dtype {
         Dtype::F32 => DataType::Float32,
         Dtype::F16 => DataType::Float16,
+        Dtype::U8 => DataType::UInt8,
     };
     // The extension's metadata is written by hand: arrow-rs's own type writes a null that it
     // cannot read back.

@@ -309,7 +309,7 @@ impl Inputs<'_> {
         let judged = judge(&choices, |side| {
             let rows_of = dataset.rows_on(side);
             Judgeable {
-                ids: rows_of.iter().map(|&i| dataset.ids[i as usize]).collect(),
+                ids: dataset.ids_of(&rows_of),
                 labels: dataset.labels_of(&rows_of),
                 logits: Logits::of(&fit.head, rows, &rows_of),
             }

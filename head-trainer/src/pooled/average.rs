@@ -24,6 +24,7 @@ pub(super) fn average(map_hwc: Features<'_>, pooled_c: &mut [f32]) {
             #[inline(always)]
             || add(map_hwc, sum_c),
         ),
+        Features::U8(map_hwc) => add(map_hwc, sum_c),
     };
     let positions = (len / pooled_c.len()) as f32;
     for sum in pooled_c {
@@ -64,6 +65,13 @@ impl Element for f32 {
     #[inline(always)]
     fn widen(self) -> f32 {
         self
+    }
+}
+
+impl Element for u8 {
+    #[inline(always)]
+    fn widen(self) -> f32 {
+        f32::from(self)
     }
 }
 

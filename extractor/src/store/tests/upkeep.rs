@@ -26,10 +26,9 @@ fn copies(folder: &Path) -> BTreeMap<ImageId, Vec<(Vec<f32>, Provenance)>> {
 }
 
 fn values(features: Features) -> Vec<f32> {
-    match features {
-        Features::F32(values) => values.to_vec(),
-        Features::F16(values) => values.iter().map(|v| v.to_f32()).collect(),
-    }
+    let mut values = Vec::new();
+    features.widen_into(&mut values);
+    values
 }
 
 /// What a reader sees: id -> features.

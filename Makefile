@@ -7,6 +7,8 @@
 #   EP=auto|cpu|cuda  execution provider                          [auto]
 #   FEATURES_ARGS=..  more flags for `extractor features`
 #   HEAD_ARGS=..      more flags for `head-trainer train`
+#   BASELINE_ARGS=..  more flags for `head-trainer baseline`
+#   REPORT_ARGS=..    runs and flags for `head-trainer report`    [the newest head and baseline]
 #   BACKBONE_ARGS=..  flags for the export                        [--weights imagenet]
 #   BENCH_ARGS=..     flags for scripts/bench_head.py, say --peers keras
 #
@@ -79,14 +81,26 @@ train-head: check build ## train a head on cached features (stage two)
 	@$(if $(stand_ins),echo "$(note)" >&2)
 	@$(head_trainer) train "$(images)" --backbone "$(model)" --store "$(STORE)" $(index_flag) --runs "$(results)/runs" $(HEAD_ARGS) $(skips_are_fine)
 
+.PHONY: baseline
+baseline: check build $(filter $(sample_marker),$(stand_in_files)) ## train the small CNN end to end on the same images and split
+	@$(if $(stand_ins),echo "$(note)" >&2)
+	@$(head_trainer) baseline "$(images)" --pixels "$(results)/pixels" $(index_flag) --checkpoints "$(results)/checkpoints" --runs "$(results)/runs" $(BASELINE_ARGS) $(skips_are_fine)
+
+.PHONY: report
+report: build ## one HTML page that compares runs
+	@$(head_trainer) report $(REPORT_ARGS) --runs "$(results)/runs" --reports "$(results)/reports"
+
+.PHONY: compare
+compare: features train-head baseline report ## features (cached), head, baseline, and the report of both
+
 .PHONY: check
 check:
 	@[ -z "$(DATA)" ] || [ -e "$(DATA)" ] || { echo "error: DATA=$(DATA) does not exist (hint: name a folder with one sub-folder of images a class, a manifest or an archive)" >&2; exit 1; }
 	@[ -z "$(BACKBONE)" ] || [ -f "$(BACKBONE)" ] || { echo "error: BACKBONE=$(BACKBONE) is not a file (hint: make backbone exports the ImageNet ResNet50)" >&2; exit 1; }
 
 .PHONY: demo
-demo: ## both stages on a synthetic sample set and an untrained ResNet50
-	@$(MAKE) --no-print-directory features train-head DEMO=1 DATA= BACKBONE=
+demo: ## everything on a synthetic sample set and an untrained ResNet50
+	@$(MAKE) --no-print-directory compare DEMO=1 DATA= BACKBONE=
 
 .PHONY: backbone
 backbone: ## export Keras's ImageNet ResNet50 to data/backbones/resnet50.onnx (downloads TensorFlow)
@@ -121,16 +135,18 @@ test-all: test ## all tests: adds the slow ones and the Python peers
 	$(PYTHON) scripts/test_events.py
 
 .PHONY: bench
-bench: ## benchmarks: WHAT=head times the solvers beside other libraries, WHAT=store writing, pooling and cached runs, WHAT=audit an audit
+bench: ## benchmarks: WHAT=head times the solvers beside other libraries, WHAT=baseline the CNN, WHAT=store writing, pooling and cached runs, WHAT=audit an audit
 ifeq ($(WHAT),head)
 	$(PYTHON) scripts/bench_head.py $(BENCH_ARGS)
+else ifeq ($(WHAT),baseline)
+	$(PYTHON) scripts/bench_baseline.py $(BENCH_ARGS)
 else ifeq ($(WHAT),store)
 	$(CARGO) test --release --locked -p head-trainer --test store_speed -- --ignored --nocapture
 	$(CARGO) test --release --locked -p extractor --test cached_speed -- --ignored --nocapture
 else ifeq ($(WHAT),audit)
 	$(CARGO) test --release --locked -p head-trainer --test audit_speed -- --ignored --nocapture
 else
-	@echo "error: make bench needs WHAT=head, WHAT=store or WHAT=audit" >&2; exit 2
+	@echo "error: make bench needs WHAT=head, WHAT=baseline, WHAT=store or WHAT=audit" >&2; exit 2
 endif
 
 .PHONY: lint

@@ -11,7 +11,7 @@ use crate::backbone::{Backbone, Spec};
 use crate::decode::Exif;
 use crate::digest::Digest;
 use crate::engine::{Engine, EngineError, EngineInfo};
-use crate::features::{self, Extracted, FeaturesError, Job, Report};
+use crate::features::{self, Extracted, FeaturesError, Job, Plan, Report, Work};
 use crate::images::Images;
 use crate::index::Index;
 use crate::preprocess::{Layout, Preset};
@@ -80,21 +80,24 @@ pub fn open(root: &Path, key: &StoreKey) -> Result<Option<Store>, StoreError> {
     }
 }
 
-/// Adds the images of `index` that the store of `key` below `root` lacks, reading them from
-/// `images`; makes the store if need be. `stop` as in [`Job::stop`].
+/// Which images of `index` are not in `store` yet.
+pub fn plan(index: &Index, store: Option<&Store>) -> Plan {
+    features::plan(index, store, &Views::from_iter([View::Identity]))
+}
+
+/// Adds the images of `index` that a plan found missing to the store of `key` below `root`, reading
+/// them from `images`; makes the store if need be. `stop` as in [`Job::stop`].
 ///
 /// # Errors
 /// [`FeaturesError`]; what was complete before is kept.
 pub fn fill(
     images: &dyn Images,
     index: &Index,
-    root: &Path,
-    key: &StoreKey,
+    missing: &Work,
+    (root, key): (&Path, &StoreKey),
     stop: &AtomicBool,
     report: &dyn Report,
 ) -> Result<Extracted, FeaturesError> {
-    let store = open(root, key)?.map(Store::to_try_again);
-    let plan = features::plan(index, store.as_ref(), &Views::from_iter([View::Identity]));
     let json = StoreJson {
         key: key.clone(),
         backbone_name: NAME.to_owned(),
@@ -115,7 +118,7 @@ pub fn fill(
         shard_bytes: writer::SHARD_BYTES,
         stop,
     };
-    features::extract(&job, &mut backbone, index, &plan.missing, report)
+    features::extract(&job, &mut backbone, index, missing, report)
 }
 
 #[cfg(test)]
@@ -155,13 +158,15 @@ mod tests {
         let key = key([24, 31], Exif::Ignore);
         let stop = AtomicBool::new(false);
         assert!(open(&root, &key).unwrap().is_none());
-        let filled = fill(&set, &index, &root, &key, &stop, &Silent).unwrap();
+        let place = (root.as_path(), &key);
+        let all = plan(&index, None).missing;
+        let filled = fill(&set, &index, &all, place, &stop, &Silent).unwrap();
         assert_eq!(filled.rejected.len(), 1);
         assert_eq!(filled.rows, index.unique().count() - 1);
-        let again = fill(&set, &index, &root, &key, &stop, &Silent).unwrap();
-        assert_eq!((again.rows, again.rejected.len()), (0, 0));
 
         let store = open(&root, &key).unwrap().unwrap();
+        let again = plan(&index, Some(&store));
+        assert_eq!((again.missing.len(), again.rejected.len()), (0, 1));
         let preprocessor = Preprocessor {
             preset: Preset::Raw,
             height: 24,

@@ -7,6 +7,7 @@
 //! `identity` alone. Must not know about solvers.
 
 mod joined;
+mod pixels;
 mod stores;
 mod views;
 
@@ -18,6 +19,7 @@ use extractor::store::{Store, StoreError};
 use extractor::view::{View, Views};
 
 pub use self::joined::Joined;
+pub use self::pixels::PixelSet;
 pub use self::stores::{StoreFilter, find_store, find_stores};
 use self::views::TrainRows;
 pub use self::views::WantedViews;
@@ -77,6 +79,9 @@ pub enum DatasetError {
         /// The store.
         store: PathBuf,
     },
+    /// A store that was taken for one of pixels is none.
+    #[error("{} is no store of pixels (hint: --pixels names a folder of them)", .0.display())]
+    NoPixels(PathBuf),
     /// Images of the index were never extracted.
     #[error(
         "{missing} of {total} images have no features in {} (hint: run make features with this data \

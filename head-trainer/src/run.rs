@@ -6,7 +6,8 @@
 //!
 //! - `run.json`: a [`RunRecord`],
 //! - `metrics.csv`: a row for each epoch, `steps.csv`: a row for each step (Adam alone has any),
-//! - `head.safetensors`: see [`crate::head`],
+//! - the model: `head.safetensors`, see [`crate::head`], or `baseline.safetensors`, see
+//!   [`crate::baseline`],
 //! - `predictions.arrow`: see [`predictions`],
 //! - `train` and, where there is any, `validation`: a TensorBoard event file each, see `events.rs`,
 //!
@@ -15,13 +16,15 @@
 //! long as the store's rows come from one engine and processor (`features_computed_by`) and the
 //! program is of one version.
 //! A folder appears whole or not at all: it is filled under a temporary name beside its place
-//! and renamed. `run.json` has `format` 2; a reader MUST refuse another.
+//! and renamed. `run.json` has `format` 3; a reader MUST refuse another, but for 2, which is 3 with
+//! heads alone.
 //!
 //! This file knows how to keep a run and not how to make one.
 
 mod draft;
 mod events;
 mod find;
+mod key;
 pub mod predictions;
 
 use std::collections::BTreeMap;
@@ -32,75 +35,28 @@ use std::time::SystemTime;
 
 use extractor::digest::Digest;
 use extractor::files::FileError;
-use extractor::store::IDENTITY;
 use serde::{Deserialize, Serialize};
 
 use self::draft::DRAFT;
 pub(crate) use self::draft::csv_bytes;
 pub use self::draft::{Contents, Draft};
 pub use self::find::{FindError, find};
+pub use self::key::{RunKey, Trained};
 pub use self::predictions::Predictions;
-use crate::decide::Choices;
 use crate::head::{Decision, Head, HeadError};
 use crate::metrics::{Basic, Metrics};
-use crate::solver::{Convergence, Epoch, Fit, FitConfig, SolverConfig, Step};
+use crate::solver::{Convergence, Epoch, Fit};
 use crate::split::SplitPlan;
 use crate::utc::{TimeForm, utc};
 
 /// The version of `run.json`.
-pub const FORMAT: u32 = 2;
+pub const FORMAT: u32 = 3;
+
+/// The version before: heads alone.
+const FORMAT_2: u32 = 2;
 
 const RECORD_FILE: &str = "run.json";
 const HEAD_FILE: &str = "head.safetensors";
-
-/// Everything that decides a run: equal keys give equal heads.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct RunKey {
-    /// Digest of the feature store's key.
-    pub store_key: Digest,
-    /// Digest of the index.
-    pub index: Digest,
-    /// Digest of the split file.
-    pub split: Digest,
-    /// Solver, its numbers and its seed.
-    pub config: FitConfig,
-    /// What is chosen on the validation side after training.
-    #[serde(default, skip_serializing_if = "Choices::is_none")]
-    pub choices: Choices,
-    /// Views that the training images were seen in; left out if it is `identity` alone.
-    #[serde(default = "identity", skip_serializing_if = "is_identity")]
-    pub views: Vec<String>,
-}
-
-fn identity() -> Vec<String> {
-    vec![IDENTITY.to_owned()]
-}
-
-fn is_identity(views: &[String]) -> bool {
-    views == [IDENTITY]
-}
-
-impl RunKey {
-    /// Step sizes after each epoch of a history of `steps`, none for a solver that has no steps.
-    fn learning_rates(&self, history: &[Epoch], steps: &[Step]) -> Vec<f64> {
-        let SolverConfig::Adam(adam) = &self.config.solver else {
-            return Vec::new();
-        };
-        let first = steps.iter().take_while(|step| step.epoch == 1).count() as u64;
-        let total = first * u64::from(adam.epochs);
-        let rate = |epoch: &Epoch| {
-            let done = first * u64::from(epoch.epoch);
-            adam.learning_rate * adam.schedule.factor(done, total.max(1))
-        };
-        history.iter().map(rate).collect()
-    }
-
-    /// Digest of the key's JSON: fields in the order above, numbers in their shortest form.
-    pub fn digest(&self) -> Digest {
-        Digest::of(&serde_json::to_vec(self).expect("a key is plain data"))
-    }
-}
 
 /// Where the inputs lie; for people, not part of the key.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -156,10 +112,14 @@ pub struct RunRecord {
     pub split_plan: Option<SplitPlan>,
     /// Names of the classes.
     pub classes: Vec<String>,
-    /// Channels of the pooled features, C.
+    /// Numbers that the last layer sees of an image: of a head, the channels C of the pooled
+    /// features.
     pub channels: usize,
-    /// Trainable parameters: C + 1 for two classes, K (C + 1) for more.
+    /// Trainable parameters; of a head, C + 1 for two classes, K (C + 1) for more.
     pub trainable_parameters: usize,
+    /// All parameters, if more than the trainable ones; of a head, without its backbone's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub total_parameters: Option<usize>,
     /// Images by side and class.
     pub counts: Counts,
     /// Every epoch.
@@ -178,7 +138,8 @@ pub struct RunRecord {
     pub provenance: BTreeMap<String, String>,
     /// Versions of this program and of what it uses, by name.
     pub versions: BTreeMap<String, String>,
-    /// Wall-clock times by name, in seconds.
+    /// Wall-clock times by name, in seconds: `fit`; `load`, reading the inputs before it; `features`,
+    /// computing them once, all extractions of the store together, where the store tells.
     pub secs: BTreeMap<String, f64>,
 }
 
@@ -205,6 +166,7 @@ impl RunRecord {
             classes,
             channels,
             trainable_parameters: fit.head.parameter_count(),
+            total_parameters: None,
             counts: Counts::default(),
             history: fit.history.clone(),
             best_epoch: fit.best_epoch,
@@ -236,7 +198,7 @@ impl RunRecord {
             source,
         };
         let Format { format } = serde_json::from_slice(&bytes).map_err(parse)?;
-        if format != FORMAT {
+        if format != FORMAT && format != FORMAT_2 {
             return Err(RunError::Format { path, format });
         }
         serde_json::from_slice(&bytes).map_err(parse)

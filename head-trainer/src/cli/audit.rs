@@ -63,8 +63,8 @@ impl Args {
             [&WantedViews::All, &identity].contains(&&self.data.views),
             "an audit looks at images as they are (hint: leave --views out)"
         );
-        self.data.set_threads()?;
-        let index_path = self.data.index(output)?;
+        self.data.images.set_threads()?;
+        let index_path = self.data.images.index(output)?;
         let store = find_store(&self.data.store_root(output), &self.data.filter()?)?;
         self.data.views = identity;
         let out = Out::new(self.out.as_deref(), &output.data_dir.join("audits"))?;

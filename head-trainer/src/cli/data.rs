@@ -14,29 +14,9 @@ use extractor::store::Dtype;
 use crate::dataset::{Dataset, SplitSource, StoreFilter, WantedViews};
 use crate::split::{Fractions, SplitMode};
 
-/// Flags, as typed.
+/// Flags that say how images get their sides.
 #[derive(Debug, clap::Args)]
-pub(super) struct DataArgs {
-    /// The data set the features were computed from (folder, manifest or archive); its index is
-    /// looked up by it.
-    #[arg(value_name = "DATA")]
-    pub dir: Option<PathBuf>,
-    /// The index [default: the one that `extractor features DATA` writes].
-    #[arg(long, value_name = "FILE")]
-    pub index: Option<PathBuf>,
-    /// A feature store, or a folder of them [default: DATA_DIR/features].
-    #[arg(long, value_name = "DIR")]
-    pub store: Option<PathBuf>,
-    /// Take the store of this backbone (an ONNX file).
-    #[arg(long, value_name = "FILE")]
-    pub backbone: Option<PathBuf>,
-    /// Take the store with this preprocessing.
-    #[arg(long, value_enum)]
-    pub preset: Option<Preset>,
-    /// Take the store of this element type.
-    #[arg(long, value_enum)]
-    pub dtype: Option<Dtype>,
-
+pub(super) struct SplitArgs {
     /// A split of your own: CSV with the columns id,split or path,split or class,file,split.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["split_mode", "split_seed", "split_fractions", "resplit"])]
     pub split: Option<PathBuf>,
@@ -53,17 +33,41 @@ pub(super) struct DataArgs {
     /// Make the index's split anew.
     #[arg(long)]
     resplit: bool,
-    /// Views of the training images to train on: all (that every one has in the store), or a list
-    /// such as identity,hflip,crop:4. Validation and test see identity alone. adam: one of them,
-    /// drawn anew, each time an image comes by; lbfgs, linfa: each is a training row.
-    #[arg(long, value_name = "LIST", default_value = "all")]
-    pub views: WantedViews,
+}
+
+impl SplitArgs {
+    /// How images get their sides.
+    pub fn source(&self, index_path: &Path) -> SplitSource {
+        match &self.split {
+            Some(path) => SplitSource::Given(path.clone()),
+            None => SplitSource::Own {
+                path: index_path.with_extension("split.csv"),
+                mode: self.split_mode,
+                seed: self.split_seed,
+                fractions: self.split_fractions,
+                resplit: self.resplit,
+            },
+        }
+    }
+}
+
+/// Flags that say which images there are, by index and split.
+#[derive(Debug, clap::Args)]
+pub(super) struct ImageArgs {
+    /// The data set (folder, manifest or archive); its index is looked up by it.
+    #[arg(value_name = "DATA")]
+    pub dir: Option<PathBuf>,
+    /// The index [default: the one that `extractor features DATA` writes].
+    #[arg(long, value_name = "FILE")]
+    pub index: Option<PathBuf>,
+    #[command(flatten)]
+    pub split: SplitArgs,
     /// Threads [default: as many as the machine gives this process]; changes no result.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
 }
 
-impl DataArgs {
+impl ImageArgs {
     /// Lets the current process use as many threads as was said.
     pub fn set_threads(&self) -> anyhow::Result<()> {
         set_threads(self.threads).map(drop)
@@ -95,7 +99,34 @@ impl DataArgs {
         );
         Ok(path)
     }
+}
 
+/// Flags that say which features of them.
+#[derive(Debug, clap::Args)]
+pub(super) struct DataArgs {
+    #[command(flatten)]
+    pub images: ImageArgs,
+    /// A feature store, or a folder of them [default: DATA_DIR/features].
+    #[arg(long, value_name = "DIR")]
+    pub store: Option<PathBuf>,
+    /// Take the store of this backbone (an ONNX file).
+    #[arg(long, value_name = "FILE")]
+    pub backbone: Option<PathBuf>,
+    /// Take the store with this preprocessing.
+    #[arg(long, value_enum)]
+    pub preset: Option<Preset>,
+    /// Take the store of this element type.
+    #[arg(long, value_enum)]
+    pub dtype: Option<Dtype>,
+
+    /// Views of the training images to train on: all (that every one has in the store), or a list
+    /// such as identity,hflip,crop:4. Validation and test see identity alone. adam: one of them,
+    /// drawn anew, each time an image comes by; lbfgs, linfa: each is a training row.
+    #[arg(long, value_name = "LIST", default_value = "all")]
+    pub views: WantedViews,
+}
+
+impl DataArgs {
     /// Where stores are looked for.
     pub fn store_root(&self, output: &OutputArgs) -> PathBuf {
         let root = self.store.clone();
@@ -119,23 +150,9 @@ impl DataArgs {
         })
     }
 
-    /// How images get their sides.
-    pub fn split_source(&self, index_path: &Path) -> SplitSource {
-        match &self.split {
-            Some(path) => SplitSource::Given(path.clone()),
-            None => SplitSource::Own {
-                path: index_path.with_extension("split.csv"),
-                mode: self.split_mode,
-                seed: self.split_seed,
-                fractions: self.split_fractions,
-                resplit: self.resplit,
-            },
-        }
-    }
-
     /// The data set with the features in `store`.
     pub fn load(&self, store: &Path, index: &Path, output: &OutputArgs) -> anyhow::Result<Dataset> {
-        let split = self.split_source(index);
+        let split = self.images.split.source(index);
         load(store, index, &split, &self.views, output)
     }
 }

@@ -3,6 +3,7 @@
 mod audit;
 mod data;
 mod out;
+mod result;
 mod runs;
 mod sweep;
 mod table;

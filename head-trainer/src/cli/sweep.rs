@@ -105,8 +105,8 @@ impl Args {
     pub fn run(self, output: &OutputArgs) -> anyhow::Result<Exit> {
         let started = Instant::now();
         let candidates = self.candidates()?;
-        self.data.set_threads()?;
-        let index = self.data.index(output)?;
+        self.data.images.set_threads()?;
+        let index = self.data.images.index(output)?;
         let (root, filter) = (self.data.store_root(output), self.data.filter()?);
         let stores = match self.all_stores {
             true => find_stores(&root, &filter)?,

@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use extractor::cli::common::{Outcome, OutputArgs};
 use extractor::files::escape_path;
+use extractor::store::costs;
 use extractor::view::View;
 use serde_json::json;
 
@@ -21,7 +22,7 @@ use crate::judge::{Judgeable, judge};
 use crate::metrics::Logits;
 use crate::metrics::threshold::Criterion;
 use crate::protocol::{Protocol, Tutorial};
-use crate::run::{Contents, Counts, Draft, Places, RunKey, RunRecord};
+use crate::run::{Contents, Counts, Draft, Places, RunKey, RunRecord, Trained};
 use crate::solver::adam::{AdamConfig, Schedule};
 use crate::solver::lbfgs::Lbfgs;
 use crate::solver::linfa::Linfa;
@@ -130,22 +131,25 @@ impl Args {
         let repeat = self.repeat.as_deref();
         let repeat = repeat.map(|run| Repeat::read(&runs, run)).transpose()?;
         let config = match &repeat {
-            Some(repeat) => repeat.config(),
+            Some(repeat) => repeat.head()?,
             None => self.config()?,
         };
-        self.data.set_threads()?;
+        self.data.images.set_threads()?;
         let (index_path, store_path, split, views) = match &repeat {
             Some(repeat) => {
-                let named = self.data.named_index(output)?;
+                let named = self.data.images.named_index(output)?;
                 let index = named.unwrap_or_else(|| repeat.index());
-                let (store, split) = (self.data.store.as_deref(), self.data.split.as_deref());
+                let (store, split) = (
+                    self.data.store.as_deref(),
+                    self.data.images.split.split.as_deref(),
+                );
                 let (store, split) = repeat.inputs(&index, store, split)?;
                 (index, store, split, repeat.views()?)
             }
             None => {
-                let index = self.data.index(output)?;
+                let index = self.data.images.index(output)?;
                 let store = find_store(&self.data.store_root(output), &self.data.filter()?)?;
-                let split = self.data.split_source(&index);
+                let split = self.data.images.split.source(&index);
                 (index, store, split, self.data.views.clone())
             }
         };
@@ -349,7 +353,7 @@ impl Inputs<'_> {
             store_key: store.key().digest(),
             index: dataset.index_digest,
             split: dataset.split.digest,
-            config: config.clone(),
+            config: Trained::Head(config.clone()),
             choices,
             views: dataset.views.iter().map(View::to_string).collect(),
         };
@@ -387,6 +391,11 @@ impl Inputs<'_> {
             .provenance
             .insert("features_computed_by".to_owned(), engines.join("; "));
         record.secs.insert("load".to_owned(), self.load_secs);
+        let costs = costs(store.folder());
+        if !costs.is_empty() {
+            let secs = costs.iter().map(|cost| cost.secs).sum();
+            record.secs.insert("features".to_owned(), secs);
+        }
         record
     }
 }

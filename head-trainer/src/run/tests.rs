@@ -2,9 +2,10 @@
 
 use super::draft::{METRICS_FILE, STEPS_FILE};
 use super::*;
+use crate::baseline::BaselineConfig;
 use crate::head::Linear;
 use crate::solver::adam::{AdamConfig, Schedule};
-use crate::solver::{SolverConfig, Step};
+use crate::solver::{FitConfig, SolverConfig, Step};
 
 fn publish(draft: Draft, (record, head, steps): &(RunRecord, Head, Vec<Step>)) -> PathBuf {
     let contents = Contents {
@@ -21,7 +22,7 @@ fn example() -> (RunRecord, Head, Vec<Step>) {
         store_key: Digest::of(b"store"),
         index: Digest::of(b"index"),
         split: Digest::of(b"split"),
-        config: FitConfig::new(SolverConfig::Adam(AdamConfig::default())),
+        config: Trained::Head(FitConfig::new(SolverConfig::Adam(AdamConfig::default()))),
         choices: Default::default(),
         views: vec!["identity".to_owned()],
     };
@@ -126,7 +127,10 @@ fn the_digest_is_of_inputs_and_configuration() {
     let digest = record.key.digest();
     assert_eq!(digest, record.digest);
     let mut key = record.key.clone();
-    key.config.standardize = true;
+    let Trained::Head(config) = &mut key.config else {
+        unreachable!();
+    };
+    config.standardize = true;
     assert_ne!(key.digest(), digest);
     let mut key = record.key.clone();
     key.views.push("hflip".to_owned());
@@ -145,7 +149,11 @@ fn the_digest_is_of_inputs_and_configuration() {
 #[test]
 fn step_sizes_follow_the_schedule() {
     let (mut record, ..) = example();
-    let SolverConfig::Adam(adam) = &mut record.key.config.solver else {
+    let Trained::Head(FitConfig {
+        solver: SolverConfig::Adam(adam),
+        ..
+    }) = &mut record.key.config
+    else {
         unreachable!();
     };
     adam.epochs = 4;
@@ -183,12 +191,32 @@ fn what_is_not_known_is_no_key() {
 }
 
 #[test]
+fn a_baseline_has_a_key_of_its_own() {
+    let (record, ..) = example();
+    let key = RunKey {
+        config: Trained::Baseline {
+            baseline: BaselineConfig {
+                flip: true,
+                ..BaselineConfig::default()
+            },
+        },
+        ..record.key.clone()
+    };
+    assert_ne!(key.digest(), record.digest);
+    let json = serde_json::to_string(&key).unwrap();
+    assert_eq!(serde_json::from_str::<RunKey>(&json).unwrap(), key);
+    let wrong = json.replace("\"flip\":true", "\"flip\":3");
+    let error = serde_json::from_str::<RunKey>(&wrong).unwrap_err();
+    assert!(error.to_string().contains("expected a boolean"), "{error}");
+}
+
+#[test]
 fn another_format_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join(RECORD_FILE), r#"{"format": 1}"#).unwrap();
     let message = RunRecord::read(folder.path()).unwrap_err().to_string();
     assert!(
-        message.ends_with("has format 1, expected 2 (hint: train again)"),
+        message.ends_with("has format 1, expected 3 (hint: train again)"),
         "{message}"
     );
     fs::write(folder.path().join(RECORD_FILE), "{}").unwrap();

@@ -26,7 +26,7 @@ impl ClassWeight {
     }
 
     /// Checks every number.
-    pub(super) fn check(&self) -> Result<(), SolverError> {
+    pub(crate) fn check(&self) -> Result<(), SolverError> {
         let ClassWeight::Given(weights_k) = self else {
             return Ok(());
         };

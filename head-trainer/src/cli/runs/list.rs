@@ -9,9 +9,11 @@ use extractor::files::escape_path;
 use serde_json::{Value, json};
 
 use super::{Filter, Run};
+use crate::baseline::BaselineConfig;
 use crate::cli::table::{Column, leaf, leaves, loss, percent, table};
 use crate::metrics::{Basic, Metrics};
 use crate::protocol::{Protocol, Tutorial};
+use crate::run::Trained;
 use crate::solver::adam::AdamConfig;
 use crate::solver::lbfgs::Lbfgs;
 use crate::solver::linfa::Linfa;
@@ -65,12 +67,36 @@ impl Sort {
             Sort::Time => Ordering::Equal, // as they are
             Sort::ValAccuracy => by(|m| m.accuracy).then_with(|| by(|m| -m.loss)),
             Sort::ValLoss => by(|m| -m.loss),
-            Sort::Solver => solver(&a.record.key.config).cmp(&solver(&b.record.key.config)),
+            Sort::Solver => what(&a.record.key.config).cmp(&what(&b.record.key.config)),
             Sort::Backbone => {
                 let names = ["backbone_name", "preset"];
                 let of = |run: &Run| names.map(|name| run.provenance(name).to_owned());
                 of(a).cmp(&of(b))
             }
+        }
+    }
+}
+
+/// `baseline` or a head's solver, and those settings that are not the usual ones.
+fn what(trained: &Trained) -> String {
+    match trained {
+        Trained::Head(config) => solver(config),
+        Trained::Baseline { baseline } => {
+            let mut words = vec!["baseline".to_owned()];
+            let usual = leaves(&json!(BaselineConfig::default()));
+            push_unusual(&mut words, &json!(baseline), &usual);
+            words.join(" ")
+        }
+    }
+}
+
+/// Adds `name=value` for each of the `settings` that is not among the `usual` ones.
+fn push_unusual(words: &mut Vec<String>, settings: &Value, usual: &[(String, Value)]) {
+    for setting in leaves(settings) {
+        if !usual.contains(&setting) {
+            let (path, value) = setting;
+            let name = path.rsplit('.').next().unwrap_or_default();
+            words.push(format!("{name}={}", leaf(&value)));
         }
     }
 }
@@ -90,15 +116,7 @@ fn solver(config: &FitConfig) -> String {
         SolverConfig::Lbfgs(_) => SolverConfig::Lbfgs(Lbfgs(MinimumConfig::default())),
         SolverConfig::Linfa(_) => SolverConfig::Linfa(Linfa(MinimumConfig::default())),
     };
-    let settings = |solver: &SolverConfig| leaves(&json!(solver));
-    let usual = settings(&usual);
-    for setting in settings(&config.solver) {
-        if !usual.contains(&setting) {
-            let (path, value) = setting;
-            let name = path.rsplit('.').next().unwrap_or_default();
-            words.push(format!("{name}={}", leaf(&value)));
-        }
-    }
+    push_unusual(&mut words, &json!(config.solver), &leaves(&json!(usual)));
     if config.standardize {
         words.push("standardize".to_owned());
     }
@@ -137,7 +155,7 @@ fn text(root: &Path, runs: &[Run], test: bool) -> String {
         };
         let mut row = vec![
             run.name(),
-            solver(&run.record.key.config),
+            what(&run.record.key.config),
             run.provenance("backbone_name").to_owned(),
             run.provenance("preset").to_owned(),
             run.views(),

@@ -96,9 +96,13 @@ impl Repeat {
         })
     }
 
-    /// The configuration.
-    pub(super) fn config(&self) -> FitConfig {
-        self.record.key.config.clone()
+    /// The head's configuration.
+    pub(super) fn head(&self) -> anyhow::Result<FitConfig> {
+        let config = self.record.key.config.head();
+        let name = escape_path(&self.folder);
+        config.cloned().with_context(|| {
+            format!("{name} is a baseline (hint: head-trainer baseline --repeat {name})")
+        })
     }
 
     /// What is chosen after training.

@@ -6,6 +6,7 @@
 //! down. Nothing here reads images.
 
 pub mod audit;
+pub mod baseline;
 pub mod cli;
 pub mod dataset;
 pub mod decide;

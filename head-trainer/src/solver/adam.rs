@@ -24,6 +24,7 @@ use serde::{Deserialize, Serialize};
 
 use self::feed::Feed;
 pub use self::optimizer::{BatchResult, Optimizer};
+pub(crate) use self::optimizer::{Rates, replace_by_residuals};
 pub use self::schedule::Schedule;
 use super::{Epoch, Fit, Problem, Solver, SolverError, Step, require};
 use crate::head::Linear;

@@ -44,7 +44,7 @@ pub struct Optimizer {
 
 /// The configured rates as f32, and the powers that the bias correction needs.
 #[derive(Clone, Copy, Debug)]
-struct Rates {
+pub(crate) struct Rates {
     learning_rate: f32,
     l2: f32,
     epsilon: f32,
@@ -54,7 +54,8 @@ struct Rates {
 }
 
 impl Rates {
-    fn new(config: &AdamConfig) -> Rates {
+    /// The rates of `config`, before the first step.
+    pub fn new(config: &AdamConfig) -> Rates {
         let betas = [config.beta_1, config.beta_2];
         Rates {
             learning_rate: config.learning_rate as f32,
@@ -66,8 +67,13 @@ impl Rates {
         }
     }
 
+    /// The step size from the next step on.
+    pub fn set_learning_rate(&mut self, learning_rate: f64) {
+        self.learning_rate = learning_rate as f32;
+    }
+
     /// alpha of the next step.
-    fn next_alpha(&mut self) -> f32 {
+    pub fn next_alpha(&mut self) -> f32 {
         // Keras raises the f32 beta to the power t in f32. A running product in f64, rounded to
         // f32, needs no library's power function and so has the same bits everywhere.
         for (power, beta) in self.powers.iter_mut().zip(self.betas) {
@@ -75,6 +81,31 @@ impl Rates {
         }
         let [power_1, power_2] = self.powers.map(|power| power as f32);
         self.learning_rate * (1.0 - power_2).sqrt() / (1.0 - power_1)
+    }
+
+    /// Moves some weights and the moving means `[m, v]` of their gradient along `gradient`, to
+    /// which `l2` times the weights is added.
+    pub fn descend(
+        &self,
+        alpha: f32,
+        l2: f32,
+        weights: &mut [f32],
+        [means, squares]: [&mut [f32]; 2],
+        gradient: &[f32],
+    ) {
+        let ([gain_1, gain_2], epsilon) = (self.gains, self.epsilon);
+        vectorised(
+            #[inline(always)]
+            || {
+                let moments = means.iter_mut().zip(squares);
+                for ((w, (m, v)), g) in weights.iter_mut().zip(moments).zip(gradient) {
+                    let g = g + l2 * *w;
+                    *m += (g - *m) * gain_1;
+                    *v += (g * g - *v) * gain_2;
+                    *w -= *m * alpha / (v.sqrt() + epsilon);
+                }
+            },
+        );
     }
 }
 
@@ -103,7 +134,7 @@ impl Optimizer {
 
     /// The step size from the next update on.
     pub fn set_learning_rate(&mut self, learning_rate: f64) {
-        self.rates.learning_rate = learning_rate as f32;
+        self.rates.set_learning_rate(learning_rate);
     }
 
     /// The head as it is now.
@@ -160,25 +191,16 @@ impl Optimizer {
         for (i, &row) in batch.iter().enumerate() {
             let label = labels_n[row as usize];
             self.head.logits_of(rows.row(row), &mut self.logits_o);
-            let mut loss = f64::from(cross_entropy(&self.logits_o, label));
+            result.correct += u64::from(predicted(&self.logits_o) == label);
+            let mut loss = f64::from(replace_by_residuals(&mut self.logits_o, label));
             let mut weight = 1.0;
             if let Some(weights_k) = &self.class_weights_k {
                 weight = weights_k[label as usize];
                 loss *= f64::from(weight);
             }
             result.loss_sum += loss;
-            result.correct += u64::from(predicted(&self.logits_o) == label);
-            match self.logits_o[..] {
-                [logit] => {
-                    self.residuals_ob[i] = weight * (sigmoid(logit) - label as f32) / count;
-                }
-                _ => {
-                    for (class, p) in (0..).zip(probabilities(&self.logits_o)) {
-                        let target = f32::from(u8::from(class == label));
-                        self.residuals_ob[class as usize * batch.len() + i] =
-                            weight * (p - target) / count;
-                    }
-                }
+            for (output, residual) in self.logits_o.iter().enumerate() {
+                self.residuals_ob[output * batch.len() + i] = weight * residual / count;
             }
         }
         result
@@ -187,36 +209,37 @@ impl Optimizer {
     /// Moves the head along `gradient`.
     fn update(&mut self) {
         self.steps += 1;
-        let alpha = self.rates.next_alpha();
-        let [gain_1, gain_2] = self.rates.gains;
-        let (epsilon, l2) = (self.rates.epsilon, self.rates.l2);
-        let descend = |w: &mut f32, m: &mut f32, v: &mut f32, g: f32| {
-            *m += (g - *m) * gain_1;
-            *v += (g * g - *v) * gain_2;
-            *w -= *m * alpha / (v.sqrt() + epsilon);
-        };
+        let (rates, gradient) = (&mut self.rates, &self.gradient);
         let (head, mean, square) = (&mut self.head, &mut self.mean, &mut self.square);
-        vectorised(
-            #[inline(always)]
-            || {
-                let moments = mean.weights_oc.iter_mut().zip(&mut square.weights_oc);
-                let weights = head.weights_oc.iter_mut().zip(moments);
-                for ((w, (m, v)), &g) in weights.zip(&self.gradient.weights_oc) {
-                    let penalised = g + l2 * *w;
-                    descend(w, m, v, penalised);
-                }
-            },
+        let moments = [&mut mean.weights_oc[..], &mut square.weights_oc];
+        let alpha = rates.next_alpha();
+        let l2 = rates.l2;
+        rates.descend(
+            alpha,
+            l2,
+            &mut head.weights_oc,
+            moments,
+            &gradient.weights_oc,
         );
-        let moments = mean.bias_o.iter_mut().zip(&mut square.bias_o);
-        for ((b, (m, v)), &g) in head
-            .bias_o
-            .iter_mut()
-            .zip(moments)
-            .zip(&self.gradient.bias_o)
-        {
-            descend(b, m, v, g);
+        let moments = [&mut mean.bias_o[..], &mut square.bias_o];
+        rates.descend(alpha, 0.0, &mut head.bias_o, moments, &gradient.bias_o);
+    }
+}
+
+/// Cross-entropy of a row's logits `[O]` against its label, in nats; leaves the loss's derivative
+/// by each logit in its place.
+pub(crate) fn replace_by_residuals(logits_o: &mut [f32], label: u32) -> f32 {
+    let loss = cross_entropy(logits_o, label);
+    match logits_o {
+        [logit] => *logit = sigmoid(*logit) - label as f32,
+        _ => {
+            let shares = probabilities(logits_o);
+            for (class, (logit, p)) in (0..).zip(logits_o.iter_mut().zip(shares)) {
+                *logit = p - f32::from(u8::from(class == label));
+            }
         }
     }
+    loss
 }
 
 #[cfg(test)]

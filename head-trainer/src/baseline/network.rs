@@ -1,0 +1,237 @@
+//! The network's numbers, and what they make of images once trained.
+
+use rayon::prelude::*;
+
+use super::norm_pool::{Moments, Norm, pool, signs};
+use super::pass::{STRIP, conv_of};
+use super::shape::{DenseRanges, STAGES, Shape, StageRanges};
+use super::unfold::{UNFOLDED, transpose_taps, unfold};
+use super::{Images, dense};
+use crate::metrics::Logits;
+use crate::rng::{Purpose, Stream};
+
+/// How much of a moving mean or variance a batch leaves, as Keras's `momentum`.
+const MOMENTUM: f64 = 0.99;
+
+/// The baseline's parameters and moving moments.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Network {
+    pub(super) shape: Shape,
+    pub(super) ranges: ([StageRanges; STAGES], DenseRanges),
+    /// All trainable parameters, as [`super::shape`] orders them.
+    pub(super) parameters: Vec<f32>,
+    /// Moving mean and variance of each stage, `[F]` each.
+    pub(super) moving: [[Vec<f32>; 2]; STAGES],
+}
+
+impl Network {
+    /// The seeded initial network, as Keras has it: kernels Glorot-uniform, in [-l, l) with
+    /// l = sqrt(6 / (inputs + outputs)) (X. Glorot and Y. Bengio, 2010, equation 16; a kernel's
+    /// inputs are 9 C and its outputs 9 F), biases 0, gamma 1, beta 0, moving means 0 and variances
+    /// 1. The numbers come in the order of the parameters.
+    ///
+    /// # Panics
+    /// When the shape is not usable ([`Shape::is_usable`]).
+    pub fn initial(shape: Shape, seed: u64) -> Network {
+        assert!(shape.is_usable(), "no network for {shape:?}");
+        let mut network = Network {
+            shape,
+            ranges: shape.ranges(),
+            parameters: vec![0.0; shape.trainable()],
+            moving: shape.filters.map(|f| [vec![0.0; f], vec![1.0; f]]),
+        };
+        let mut random = Stream::new(seed, Purpose::Initial);
+        let (stage_ranges, dense) = &network.ranges;
+        let parameters = &mut network.parameters;
+        for (stage, ranges) in shape.stages().iter().zip(stage_ranges) {
+            let limit = (6.0 / (9 * (stage.channels + stage.filters)) as f64).sqrt() as f32;
+            parameters[ranges.kernel.clone()].fill_with(|| random.symmetric(limit));
+            parameters[ranges.gamma.clone()].fill(1.0);
+        }
+        let limit = (6.0 / (shape.dense_inputs() + shape.outputs()) as f64).sqrt() as f32;
+        parameters[dense.weights.clone()].fill_with(|| random.symmetric(limit));
+        network
+    }
+
+    /// The sizes of its layers.
+    pub fn shape(&self) -> &Shape {
+        &self.shape
+    }
+
+    /// Number of parameters: those that gradients change, and all.
+    pub fn parameter_count(&self) -> [usize; 2] {
+        [self.shape.trainable(), self.shape.parameters()]
+    }
+
+    /// Whether every number is finite.
+    pub fn is_finite(&self) -> bool {
+        let moving = self.moving.iter().flatten().flatten();
+        self.parameters.iter().chain(moving).all(|x| x.is_finite())
+    }
+
+    /// The first kernel, for unfolded images.
+    pub(super) fn first_kernel(&self) -> Vec<f32> {
+        let kernel = &self.parameters[self.ranges.0[0].kernel.clone()];
+        let mut reordered = vec![0.0; kernel.len()];
+        transpose_taps(kernel, self.shape.filters[0], &mut reordered);
+        reordered
+    }
+
+    /// The normalisation of a stage's convolution by moments of its output without the bias.
+    pub(super) fn norm(&self, number: usize, moments: &Moments) -> Norm {
+        let ranges = &self.ranges.0[number];
+        Norm::new(
+            moments,
+            &self.parameters[ranges.gamma.clone()],
+            &self.parameters[ranges.beta.clone()],
+        )
+    }
+
+    /// Moves the moving moments towards a batch's, `moving * 0.99 + batch * (1 - 0.99)` as Keras
+    /// has it. A batch's mean is told without the bias, which counts here.
+    pub(super) fn follow(&mut self, moments: &[Moments; STAGES]) {
+        let (keep, take) = (MOMENTUM as f32, (1.0 - MOMENTUM) as f32);
+        for ((ranges, [mean, variance]), batch) in
+            self.ranges.0.iter().zip(&mut self.moving).zip(moments)
+        {
+            let biases = &self.parameters[ranges.bias.clone()];
+            for ((moving, mean), bias) in mean.iter_mut().zip(&batch.mean).zip(biases) {
+                *moving = *moving * keep + (mean + f64::from(*bias)) as f32 * take;
+            }
+            for (moving, variance) in variance.iter_mut().zip(&batch.variance) {
+                *moving = *moving * keep + *variance as f32 * take;
+            }
+        }
+    }
+
+    /// The normalisation of each stage by the moving moments.
+    fn moving_norms(&self) -> [Norm; STAGES] {
+        [0, 1, 2].map(|number| {
+            let biases = &self.parameters[self.ranges.0[number].bias.clone()];
+            let [mean, variance] = &self.moving[number];
+            let without = mean.iter().zip(biases);
+            let moments = Moments {
+                mean: without
+                    .map(|(m, b)| f64::from(*m) - f64::from(*b))
+                    .collect(),
+                variance: variance.iter().map(|v| f64::from(*v)).collect(),
+            };
+            self.norm(number, &moments)
+        })
+    }
+
+    /// Logits of the images that `rows` lists, in that order, normalised by the moving moments.
+    ///
+    /// Runs on the current rayon pool; the bits are the same for any number of threads, and for
+    /// any other images beside an image.
+    ///
+    /// # Panics
+    /// When a row does not exist or the images are not of the network's size.
+    pub fn logits(&self, images: &dyn Images, rows: &[u32]) -> Logits {
+        assert_eq!(
+            images.size(),
+            self.shape.size,
+            "images of the network's size"
+        );
+        let outputs = self.shape.outputs();
+        let inference = Inference {
+            network: self,
+            norms: self.moving_norms(),
+            first_kernel: self.first_kernel(),
+        };
+        let mut logits_no = vec![0.0; rows.len() * outputs];
+        logits_no
+            .par_chunks_exact_mut(outputs)
+            .zip(rows)
+            .for_each_init(
+                || inference.memory(),
+                |memory, (logits_o, &row)| inference.run(memory, images.pixels(row), logits_o),
+            );
+        Logits::new(logits_no, outputs)
+    }
+}
+
+/// A network ready to look at one image after the other.
+struct Inference<'a> {
+    network: &'a Network,
+    norms: [Norm; STAGES],
+    first_kernel: Vec<f32>,
+}
+
+/// Memory for one image at a time.
+struct Memory {
+    unfolded: Vec<f32>,
+    conv: Vec<f32>,
+    extremes: Vec<f32>,
+    places: Vec<u8>,
+    activations: Vec<f32>,
+    averages: Vec<f32>,
+}
+
+impl Inference<'_> {
+    fn memory(&self) -> Memory {
+        let shape = &self.network.shape;
+        let stages = shape.stages();
+        let largest = |len: fn(&super::shape::Stage) -> usize| stages.iter().map(len).max();
+        let pooled = largest(|stage| stage.pooled_len()).unwrap_or_default();
+        let conv = largest(|stage| stage.conv_height() * stage.width * stage.filters);
+        Memory {
+            unfolded: vec![0.0; STRIP * stages[0].width * UNFOLDED],
+            conv: vec![0.0; conv.unwrap_or_default()],
+            extremes: vec![0.0; pooled],
+            places: vec![0; pooled],
+            activations: vec![0.0; pooled],
+            averages: vec![0.0; shape.dense_inputs()],
+        }
+    }
+
+    fn run(&self, memory: &mut Memory, pixels: &[u8], logits_o: &mut [f32]) {
+        let (network, stages) = (self.network, self.network.shape.stages());
+        for (number, stage) in stages.iter().enumerate() {
+            let (conv, ranges) = (conv_of(number, stage), &network.ranges.0[number]);
+            let signs = signs(&network.parameters[ranges.gamma.clone()]);
+            let (row, pooled_row) = (
+                stage.width * stage.filters,
+                stage.pooled_width() * stage.filters,
+            );
+            // The strips are those of training only to bound memory; other stages have one.
+            let step = if number == 0 {
+                STRIP
+            } else {
+                stage.conv_height()
+            };
+            for top in (0..stage.conv_height()).step_by(step) {
+                let rows = step.min(stage.conv_height() - top);
+                let output = &mut memory.conv[..rows * row];
+                if number == 0 {
+                    let seen = &pixels[top * stage.width * 3..];
+                    unfold(seen, stage.width, rows, &mut memory.unfolded);
+                    conv.forward(&self.first_kernel, &memory.unfolded, rows, output);
+                } else {
+                    let kernel = &network.parameters[ranges.kernel.clone()];
+                    conv.forward(kernel, &memory.activations, rows, output);
+                }
+                let pooled = top / 2 * pooled_row;
+                pool(
+                    stage,
+                    output,
+                    &signs,
+                    &mut memory.extremes[pooled..],
+                    &mut memory.places[pooled..],
+                );
+            }
+            let len = stage.pooled_len();
+            self.norms[number].activate(&memory.extremes[..len], &mut memory.activations[..len]);
+        }
+        let last = &stages[STAGES - 1];
+        let size = [last.pooled_height(), last.pooled_width(), last.filters];
+        dense::average(&memory.activations, size, &mut memory.averages);
+        let dense = &network.ranges.1;
+        dense::forward(
+            &network.parameters[dense.weights.clone()],
+            &network.parameters[dense.bias.clone()],
+            &memory.averages,
+            logits_o,
+        );
+    }
+}

@@ -39,10 +39,11 @@ use serde::{Deserialize, Serialize};
 
 use self::draft::DRAFT;
 pub(crate) use self::draft::csv_bytes;
-pub use self::draft::{Contents, Draft};
+pub use self::draft::{Contents, Draft, Model};
 pub use self::find::{FindError, find};
 pub use self::key::{RunKey, Trained};
 pub use self::predictions::Predictions;
+use crate::baseline::BaselineFit;
 use crate::head::{Decision, Head, HeadError};
 use crate::metrics::{Basic, Metrics};
 use crate::solver::{Convergence, Epoch, Fit};
@@ -56,7 +57,6 @@ pub const FORMAT: u32 = 3;
 const FORMAT_2: u32 = 2;
 
 const RECORD_FILE: &str = "run.json";
-const HEAD_FILE: &str = "head.safetensors";
 
 /// Where the inputs lie; for people, not part of the key.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -154,7 +154,26 @@ impl FinalMetrics {
 impl RunRecord {
     /// A record of `fit` under `key`; the fields that only the caller knows are empty.
     pub fn new(key: RunKey, classes: Vec<String>, fit: &Fit) -> RunRecord {
-        let channels = fit.head.channels();
+        RunRecord {
+            trainable_parameters: fit.head.parameter_count(),
+            convergence: fit.convergence,
+            ..RunRecord::of(
+                key,
+                classes,
+                fit.head.channels(),
+                &fit.history,
+                fit.best_epoch,
+            )
+        }
+    }
+
+    fn of(
+        key: RunKey,
+        classes: Vec<String>,
+        channels: usize,
+        history: &[Epoch],
+        best_epoch: Option<u32>,
+    ) -> RunRecord {
         let version = env!("CARGO_PKG_VERSION").to_owned();
         RunRecord {
             format: FORMAT,
@@ -165,17 +184,33 @@ impl RunRecord {
             split_plan: None,
             classes,
             channels,
-            trainable_parameters: fit.head.parameter_count(),
+            trainable_parameters: 0,
             total_parameters: None,
             counts: Counts::default(),
-            history: fit.history.clone(),
-            best_epoch: fit.best_epoch,
-            convergence: fit.convergence,
+            history: history.to_vec(),
+            best_epoch,
+            convergence: None,
             decision: Decision::default(),
             metrics: FinalMetrics::default(),
             provenance: BTreeMap::new(),
             versions: BTreeMap::from([("head-trainer".to_owned(), version)]),
             secs: BTreeMap::new(),
+        }
+    }
+
+    /// A record of the baseline's `fit` under `key`; the fields that only the caller knows are empty.
+    pub fn of_baseline(key: RunKey, classes: Vec<String>, fit: &BaselineFit) -> RunRecord {
+        let [trainable, total] = fit.network.parameter_count();
+        RunRecord {
+            trainable_parameters: trainable,
+            total_parameters: Some(total),
+            ..RunRecord::of(
+                key,
+                classes,
+                fit.network.shape().dense_inputs(),
+                &fit.history,
+                fit.best_epoch,
+            )
         }
     }
 
@@ -290,9 +325,9 @@ pub fn list(root: &Path) -> Result<Vec<PathBuf>, RunError> {
     Ok(folders)
 }
 
-/// Where the head of a run's folder lies.
-pub fn head_file(folder: &Path) -> PathBuf {
-    folder.join(HEAD_FILE)
+/// Where the model of a run's folder lies.
+pub fn model_file(folder: &Path, trained: &Trained) -> PathBuf {
+    folder.join(format!("{}.safetensors", trained.noun()))
 }
 
 /// The head of a run's folder.
@@ -300,7 +335,7 @@ pub fn head_file(folder: &Path) -> PathBuf {
 /// # Errors
 /// As [`Head::load`].
 pub fn head(folder: &Path) -> Result<Head, HeadError> {
-    Head::load(&head_file(folder))
+    Head::load(&folder.join("head.safetensors"))
 }
 
 #[cfg(test)]

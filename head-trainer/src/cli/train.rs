@@ -1,6 +1,6 @@
 //! `head-trainer train`.
 
-mod repeat;
+pub(super) mod repeat;
 mod text;
 
 use std::collections::BTreeMap;
@@ -22,7 +22,7 @@ use crate::judge::{Judgeable, judge};
 use crate::metrics::Logits;
 use crate::metrics::threshold::Criterion;
 use crate::protocol::{Protocol, Tutorial};
-use crate::run::{Contents, Counts, Draft, Places, RunKey, RunRecord, Trained};
+use crate::run::{Contents, Counts, Draft, Model, Places, RunKey, RunRecord, Trained};
 use crate::solver::adam::{AdamConfig, Schedule};
 use crate::solver::lbfgs::Lbfgs;
 use crate::solver::linfa::Linfa;
@@ -40,7 +40,7 @@ pub(super) enum SolverName {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum ProtocolName {
+pub(super) enum ProtocolName {
     /// An epoch is one full pass, then a full validation.
     Full,
     /// The tutorial's loop: 363 steps an epoch from a shuffle buffer of 1,000, validation on 10 x
@@ -338,7 +338,7 @@ impl Inputs<'_> {
         };
         let folder = draft.publish(&Contents {
             record: &record,
-            head: &head,
+            model: Model::Head(&head),
             steps: &fit.steps,
             predictions: &judged.predictions,
         })?;

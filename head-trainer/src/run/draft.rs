@@ -10,7 +10,8 @@ use extractor::files::{sync_folder, write_atomically};
 use serde::Serialize;
 
 use super::events::{self, Logged};
-use super::{HEAD_FILE, Predictions, RECORD_FILE, RunError, RunRecord};
+use super::{Predictions, RECORD_FILE, RunError, RunRecord, model_file};
+use crate::baseline::Baseline;
 use crate::head::Head;
 use crate::solver::Step;
 use crate::utc::{TimeForm, utc};
@@ -24,16 +25,25 @@ pub(super) const DRAFT: &str = ".draft-";
 /// A draft that is older was left behind by a program that was killed.
 const ABANDONED: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
+/// What was trained.
+#[derive(Clone, Copy, Debug)]
+pub enum Model<'a> {
+    /// A head.
+    Head(&'a Head),
+    /// A baseline.
+    Baseline(&'a Baseline),
+}
+
 /// What a run's folder is filled with.
 #[derive(Clone, Copy, Debug)]
 pub struct Contents<'a> {
     /// The record.
     pub record: &'a RunRecord,
-    /// The head.
-    pub head: &'a Head,
+    /// The model.
+    pub model: Model<'a>,
     /// Every step.
     pub steps: &'a [Step],
-    /// What the head says of the held-out images.
+    /// What the model says of the held-out images.
     pub predictions: &'a Predictions,
 }
 
@@ -82,12 +92,16 @@ impl Draft {
     pub fn publish(self, contents: &Contents<'_>) -> Result<PathBuf, RunError> {
         let Contents {
             record,
-            head,
+            model,
             steps,
             predictions,
         } = *contents;
         let path = |name| self.folder.path().join(name);
-        head.save(&path(HEAD_FILE))?;
+        let bytes = match model {
+            Model::Head(head) => head.to_bytes(),
+            Model::Baseline(baseline) => baseline.to_bytes(),
+        };
+        write_atomically(&model_file(self.folder.path(), &record.key.config), &bytes)?;
         table(&path(METRICS_FILE), &EPOCH_COLUMNS, &record.history)?;
         table(&path(STEPS_FILE), &STEP_COLUMNS, steps)?;
         predictions.write(self.folder.path())?;

@@ -71,6 +71,14 @@ impl<'de> Deserialize<'de> for Trained {
 }
 
 impl Trained {
+    /// `head` or `baseline`.
+    pub fn noun(&self) -> &'static str {
+        match self {
+            Trained::Head(_) => "head",
+            Trained::Baseline { .. } => "baseline",
+        }
+    }
+
     /// A head's configuration, if it is one.
     pub fn head(&self) -> Option<&FitConfig> {
         match self {

@@ -10,7 +10,7 @@ use crate::solver::{FitConfig, SolverConfig, Step};
 fn publish(draft: Draft, (record, head, steps): &(RunRecord, Head, Vec<Step>)) -> PathBuf {
     let contents = Contents {
         record,
-        head,
+        model: Model::Head(head),
         steps,
         predictions: &Predictions::new(1),
     };

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::Run;
 use crate::cli::table::{Column, leaf, leaves, table};
-use crate::run::head_file;
+use crate::run::model_file;
 
 /// Flags of `head-trainer runs diff`.
 #[derive(Debug, clap::Args)]
@@ -50,8 +50,8 @@ impl Args {
             .into_iter()
             .filter(|d| self.test || !d.field.starts_with("metrics.test"))
             .partition(|d| RESULTS.contains(&top(&d.field)));
-        let head = |run: &Run| fs::read(head_file(&run.folder)).ok();
-        let same_head = head(&a).zip(head(&b)).map(|(a, b)| a == b);
+        let model = |run: &Run| fs::read(model_file(&run.folder, &run.record.key.config)).ok();
+        let same_head = model(&a).zip(model(&b)).map(|(a, b)| a == b);
         let fields = |differences: &[Difference]| -> BTreeMap<String, Value> {
             let pair = |d: &Difference| (d.field.clone(), json!([d.a, d.b]));
             differences.iter().map(pair).collect()
@@ -130,10 +130,15 @@ fn text(
         let row = |d: &Difference| vec![d.field.clone(), cell(&d.a), cell(&d.b), change(d)];
         text += &table(&columns, &results.iter().map(row).collect::<Vec<_>>());
     }
-    text += match same_head {
-        Some(true) => "the heads are the same, bit for bit\n",
-        Some(false) => "the heads differ\n",
-        None => "the heads were not compared: one cannot be read\n",
+    let nouns = [a, b].map(|run| run.record.key.config.noun());
+    let nouns = match nouns[0] == nouns[1] {
+        true => format!("{}s", nouns[0]),
+        false => "models".to_owned(),
+    };
+    text += &match same_head {
+        Some(true) => format!("the {nouns} are the same, bit for bit\n"),
+        Some(false) => format!("the {nouns} differ\n"),
+        None => format!("the {nouns} were not compared: one cannot be read\n"),
     };
     text
 }

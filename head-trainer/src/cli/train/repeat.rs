@@ -15,9 +15,10 @@ use extractor::store;
 use extractor::view::View;
 use serde_json::{Value, json};
 
+use crate::baseline::BaselineConfig;
 use crate::dataset::{SplitSource, WantedViews};
 use crate::decide::Choices;
-use crate::run::{self, RunRecord, head_file};
+use crate::run::{self, RunRecord, model_file};
 use crate::solver::FitConfig;
 use crate::split::file::SplitFile;
 
@@ -58,26 +59,26 @@ pub(super) const TAKEN: [&str; 26] = [
 ];
 
 /// A run to repeat.
-pub(super) struct Repeat {
+pub(in crate::cli) struct Repeat {
     folder: PathBuf,
     record: RunRecord,
-    head: Option<Vec<u8>>, // the bytes of its file, if it is there
+    model: Option<Vec<u8>>, // the bytes of its file, if it is there
 }
 
 impl Repeat {
     /// Reads the run that `wanted` means; see [`run::find`].
-    pub(super) fn read(root: &Path, wanted: &Path) -> anyhow::Result<Repeat> {
+    pub(in crate::cli) fn read(root: &Path, wanted: &Path) -> anyhow::Result<Repeat> {
         let folder = run::find(root, wanted)?;
         let record = RunRecord::read(&folder)?;
-        let head = fs::read(head_file(&folder)).ok();
+        let model = fs::read(model_file(&folder, &record.key.config)).ok();
         let name = escape_path(&folder);
         ensure!(
             record.key.digest() == record.digest,
             "cannot repeat {name}: what its run.json says of the training was changed since, as its \
              digest shows"
         );
-        if head.is_none() {
-            tracing::warn!("{name} has no head that this one could be compared with");
+        if model.is_none() {
+            tracing::warn!("{name} has no model that this one could be compared with");
         }
         let (then, now) = (
             record.versions.get("head-trainer"),
@@ -92,12 +93,12 @@ impl Repeat {
         Ok(Repeat {
             folder,
             record,
-            head,
+            model,
         })
     }
 
     /// The head's configuration.
-    pub(super) fn head(&self) -> anyhow::Result<FitConfig> {
+    pub(in crate::cli) fn head(&self) -> anyhow::Result<FitConfig> {
         let config = self.record.key.config.head();
         let name = escape_path(&self.folder);
         config.cloned().with_context(|| {
@@ -105,18 +106,27 @@ impl Repeat {
         })
     }
 
+    /// The baseline's configuration.
+    pub(in crate::cli) fn baseline(&self) -> anyhow::Result<BaselineConfig> {
+        let config = self.record.key.config.baseline();
+        let name = escape_path(&self.folder);
+        config.cloned().with_context(|| {
+            format!("{name} is a head (hint: head-trainer train --repeat {name})")
+        })
+    }
+
     /// What is chosen after training.
-    pub(super) fn choices(&self) -> Choices {
+    pub(in crate::cli) fn choices(&self) -> Choices {
         self.record.key.choices
     }
 
     /// The index file, as the run says.
-    pub(super) fn index(&self) -> PathBuf {
+    pub(in crate::cli) fn index(&self) -> PathBuf {
         PathBuf::from(&self.record.places.index)
     }
 
     /// The views.
-    pub(super) fn views(&self) -> anyhow::Result<WantedViews> {
+    pub(in crate::cli) fn views(&self) -> anyhow::Result<WantedViews> {
         let names = self.record.key.views.iter();
         let views: Result<_, _> = names.map(|name| name.parse::<View>()).collect();
         Ok(WantedViews::Only(views?))
@@ -124,7 +134,7 @@ impl Repeat {
 
     /// Store and split to repeat the run with, if index, store and split are what they were.
     /// `store` and `split` say where they lie now, if elsewhere than they did.
-    pub(super) fn inputs(
+    pub(in crate::cli) fn inputs(
         &self,
         index: &Path,
         store: Option<&Path>,
@@ -169,22 +179,22 @@ impl Repeat {
 
     /// Whether the head in `folder` is the repeated run's, bit for bit; adds to a result's JSON
     /// and text what it says. None if there is nothing to compare it with.
-    pub(super) fn compare(
+    pub(in crate::cli) fn compare(
         &self,
         folder: &Path,
         value: &mut Value,
         text: &mut String,
     ) -> anyhow::Result<Option<bool>> {
-        let path = head_file(folder);
+        let path = model_file(folder, &self.record.key.config);
         let now = fs::read(&path).with_context(|| format!("cannot read {}", escape_path(&path)))?;
-        let same = self.head.as_ref().map(|then| *then == now);
-        let repeated = escape_path(&self.folder);
+        let same = self.model.as_ref().map(|then| *then == now);
+        let (repeated, noun) = (escape_path(&self.folder), self.record.key.config.noun());
         *text += &format!(
             "repeats    {repeated}: {}\n",
             match same {
-                Some(true) => "the head is the same, bit for bit",
-                Some(false) => "the head is another",
-                None => "it has no head to compare",
+                Some(true) => format!("the {noun} is the same, bit for bit"),
+                Some(false) => format!("the {noun} is another"),
+                None => format!("it has no {noun} to compare"),
             }
         );
         value["repeats"] = json!({ "run": repeated, "same_head": same });
@@ -192,11 +202,12 @@ impl Repeat {
     }
 
     /// Fails if the heads were compared and differ.
-    pub(super) fn check(&self, folder: &Path, same: Option<bool>) -> anyhow::Result<()> {
+    pub(in crate::cli) fn check(&self, folder: &Path, same: Option<bool>) -> anyhow::Result<()> {
         let (old, new) = (escape_path(&self.folder), escape_path(folder));
+        let noun = self.record.key.config.noun();
         ensure!(
             same != Some(false),
-            "the head of {new} is not that of {old}, bit for bit (hint: head-trainer runs diff \
+            "the {noun} of {new} is not that of {old}, bit for bit (hint: head-trainer runs diff \
              {old} {new}; were the features computed anew, by another engine or processor?)"
         );
         Ok(())

@@ -20,16 +20,19 @@
 
 mod linear;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
-use safetensors::tensor::{Dtype, SafeTensorError, SafeTensors};
+use safetensors::tensor::{SafeTensorError, SafeTensors};
 
 use extractor::files::write_atomically;
 
 pub use self::linear::{Linear, outputs_for};
 use crate::metrics::{divided, predicted, probabilities};
+use crate::tensors::{
+    Tensor, Values, insert_classes, read, take_classes, take_format, to_bytes, values,
+};
 
 const FORMAT: &str = "headstart head";
 const VERSION: &str = "2";
@@ -121,45 +124,19 @@ pub enum HeadError {
 impl Head {
     /// The file's bytes; equal for equal heads.
     pub fn to_bytes(&self) -> Vec<u8> {
-        // Written here and not by the safetensors crate, whose metadata is a hash map and so in
-        // another order in every process.
-        let (outputs, channels) = (self.linear.outputs(), self.linear.channels());
         let mut metadata = self.metadata.clone();
-        let mut insert = |key: &str, value: String| metadata.insert(key.to_owned(), value);
-        insert("format", FORMAT.to_owned());
-        insert("version", VERSION.to_owned());
-        insert("classes", serde_json::json!(self.classes).to_string());
-        let Decision {
-            temperature,
-            threshold,
-        } = self.decision;
-        let usual = Decision::default();
-        if temperature != usual.temperature {
-            insert("temperature", temperature.to_string());
-        }
-        if threshold != usual.threshold {
-            insert("threshold", threshold.to_string());
-        }
-        let weight_bytes = outputs * channels * 4;
-        let bias_end = weight_bytes + outputs * 4;
-        let mut header = serde_json::json!({
-            "__metadata__": metadata,
-            "bias": {
-                "dtype": "F32", "shape": [outputs], "data_offsets": [weight_bytes, bias_end],
-            },
-            "weight": {
-                "dtype": "F32", "shape": [outputs, channels], "data_offsets": [0, weight_bytes],
-            },
-        })
-        .to_string();
-        while !header.len().is_multiple_of(8) {
-            header.push(' ');
-        }
-        let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
-        bytes.extend_from_slice(header.as_bytes());
-        let values = self.linear.weights_oc.iter().chain(&self.linear.bias_o);
-        bytes.extend(values.flat_map(|x| x.to_le_bytes()));
-        bytes
+        metadata.insert("format".to_owned(), FORMAT.to_owned());
+        metadata.insert("version".to_owned(), VERSION.to_owned());
+        insert_classes(&mut metadata, &self.classes, &self.decision);
+        let (outputs, channels) = (self.linear.outputs(), self.linear.channels());
+        let tensor = |name: &str, shape, values| Tensor {
+            name: name.to_owned(),
+            shape,
+            values: Values::F32(values),
+        };
+        let weight = tensor("weight", vec![outputs, channels], &self.linear.weights_oc);
+        let bias = tensor("bias", vec![outputs], &self.linear.bias_o);
+        to_bytes(&metadata, &[weight, bias])
     }
 
     /// Writes the head to `path`, whole or not at all.
@@ -185,13 +162,10 @@ impl Head {
 
     /// Reads a head from the bytes of the file at `path`, which is only for messages.
     fn from_bytes(bytes: &[u8], path: &Path) -> Result<Head, HeadError> {
-        let safetensors = |source| HeadError::Safetensors {
+        let (tensors, metadata) = read(bytes).map_err(|source| HeadError::Safetensors {
             path: path.to_owned(),
             source,
-        };
-        let (_, header) = SafeTensors::read_metadata(bytes).map_err(safetensors)?;
-        let tensors = SafeTensors::deserialize(bytes).map_err(safetensors)?;
-        let metadata = header.metadata().clone().unwrap_or_default();
+        })?;
         parse(&tensors, metadata).map_err(|reason| HeadError::Format {
             path: path.to_owned(),
             reason,
@@ -200,40 +174,12 @@ impl Head {
 }
 
 /// The head in a well-formed safetensors file, or what is wrong with it.
-fn parse(tensors: &SafeTensors<'_>, mut metadata: HashMap<String, String>) -> Result<Head, String> {
-    let mut take = |key: &str| metadata.remove(key);
-    for (key, expected) in [
-        ("format", &[FORMAT][..]),
-        ("version", &[VERSION, VERSION_1]),
-    ] {
-        match take(key) {
-            Some(found) if expected.contains(&found.as_str()) => {}
-            Some(found) => {
-                let expected = expected[0];
-                return Err(format!("its {key} is `{found}`, expected `{expected}`"));
-            }
-            None => return Err(format!("its metadata has no `{key}`")),
-        }
-    }
-    let classes = take("classes").unwrap_or_default();
-    let classes: Vec<String> = serde_json::from_str(&classes)
-        .ok()
-        .filter(|names: &Vec<String>| names.len() >= 2)
-        .ok_or_else(|| format!("its classes are `{classes}`, expected two names or more"))?;
-    let mut decision = Decision::default();
-    for (key, number, range) in [
-        (
-            "temperature",
-            &mut decision.temperature,
-            f64::MIN_POSITIVE..=f64::MAX,
-        ),
-        ("threshold", &mut decision.threshold, 0.0..=1.0),
-    ] {
-        if let Some(text) = take(key) {
-            let found = text.parse().ok().filter(|x| range.contains(x));
-            *number = found.ok_or_else(|| format!("its {key} is `{text}`"))?;
-        }
-    }
+fn parse(
+    tensors: &SafeTensors<'_>,
+    mut metadata: BTreeMap<String, String>,
+) -> Result<Head, String> {
+    take_format(&mut metadata, FORMAT, &[VERSION, VERSION_1])?;
+    let (classes, decision) = take_classes(&mut metadata)?;
     let outputs = outputs_for(classes.len());
     let shape_is_right = |shape: &[usize]| matches!(shape, [o, c] if *o == outputs && *c > 0);
     let weights_oc = values(tensors, "weight", shape_is_right)?;
@@ -242,31 +188,8 @@ fn parse(tensors: &SafeTensors<'_>, mut metadata: HashMap<String, String>) -> Re
         linear: Linear { weights_oc, bias_o },
         classes,
         decision,
-        metadata: metadata.into_iter().collect(),
+        metadata,
     })
-}
-
-/// The finite F32 values of tensor `name`, if its shape is as it should be.
-fn values(
-    tensors: &SafeTensors<'_>,
-    name: &str,
-    shape_is_right: impl Fn(&[usize]) -> bool,
-) -> Result<Vec<f32>, String> {
-    let tensor = tensors
-        .tensor(name)
-        .map_err(|_| format!("it has no tensor `{name}`"))?;
-    if tensor.dtype() != Dtype::F32 || !shape_is_right(tensor.shape()) {
-        let (dtype, shape) = (tensor.dtype(), tensor.shape());
-        return Err(format!(
-            "its tensor `{name}` is {dtype:?} of shape {shape:?}"
-        ));
-    }
-    let (quads, _) = tensor.data().as_chunks::<4>();
-    let values: Vec<f32> = quads.iter().map(|quad| f32::from_le_bytes(*quad)).collect();
-    match values.iter().find(|x| !x.is_finite()) {
-        Some(x) => Err(format!("its tensor `{name}` holds {x}")),
-        None => Ok(values),
-    }
 }
 
 #[cfg(test)]

@@ -24,4 +24,5 @@ pub mod solver;
 pub mod split;
 pub mod standardize;
 pub mod sweep;
+mod tensors;
 mod utc;

@@ -33,6 +33,8 @@ pub enum Purpose {
     Dropout = 5,
     /// Which fold of a sweep or an audit judges an image.
     Folds = 6,
+    /// How a training image is flipped and shifted.
+    Placement = 7,
 }
 
 /// A stream of random numbers; equal for equal (seed, purpose) on every machine.

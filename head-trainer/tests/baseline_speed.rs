@@ -9,6 +9,7 @@ use std::io::{self, BufRead as _};
 use std::time::Instant;
 
 use head_trainer::baseline::{Images, Network, Shape, Trainer};
+use head_trainer::solver::adam::AdamConfig;
 
 /// Batches of images there are.
 const BATCHES: usize = 8;
@@ -56,7 +57,7 @@ fn answer(side: usize, batch: usize, steps: usize) {
     let labels: Vec<u32> = (0..count as u32).map(|i| (i / 3) % 2).collect();
     let rows: Vec<u32> = (0..count as u32).collect();
     let network = Network::initial(Shape::new([side; 2], 2), 0);
-    let mut trainer = Trainer::new(network, 1e-3, batch);
+    let mut trainer = Trainer::new(network, &AdamConfig::default(), batch);
     let mut batches = rows.chunks_exact(batch).cycle();
     trainer.step(&images, &labels, batches.next().unwrap(), &[]);
     println!("{{\"ready\": \"ours\"}}");

@@ -162,7 +162,11 @@ mod tests {
     fn close(found: &[f32], expected: &[f32]) {
         assert_eq!(found.len(), expected.len());
         for (i, (found, expected)) in found.iter().zip(expected).enumerate() {
-            assert!((found - expected).abs() < 2e-5, "{i}: {found}, {expected}");
+            let tolerance = 4e-5 * expected.abs().max(1.0);
+            assert!(
+                (found - expected).abs() < tolerance,
+                "{i}: {found}, {expected}"
+            );
         }
     }
 

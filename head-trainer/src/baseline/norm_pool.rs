@@ -31,6 +31,40 @@ use crate::kernels::vectorised;
 /// What is added to a variance.
 pub(super) const EPSILON: f64 = 1e-3;
 
+/// Filters that are worked on at once: as many as a vector register holds.
+const LANES: usize = 16;
+
+/// Runs the body for all filters, `LANES` of them at a time and then each of the rest alone; `f`
+/// is the first one and `N` their number. A fixed number is what lets a compiler use vectors.
+macro_rules! by_lanes {
+    ($filters:expr, |$f:ident, $lanes:ident| $body:block) => {{
+        let filters: usize = $filters;
+        let whole = filters / LANES * LANES;
+        {
+            const $lanes: usize = LANES;
+            for $f in (0..whole).step_by(LANES) $body
+        }
+        {
+            const $lanes: usize = 1;
+            for $f in whole..filters $body
+        }
+    }};
+}
+
+/// `N` numbers from `start` on.
+#[inline(always)]
+fn lanes<const N: usize, T>(numbers: &[T], start: usize) -> &[T; N] {
+    numbers[start..start + N].try_into().expect("N numbers")
+}
+
+/// The same, to be written.
+#[inline(always)]
+fn lanes_mut<const N: usize, T>(numbers: &mut [T], start: usize) -> &mut [T; N] {
+    (&mut numbers[start..start + N])
+        .try_into()
+        .expect("N numbers")
+}
+
 /// Sums of some numbers, `[F]` each.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Sums {
@@ -70,19 +104,26 @@ impl Sums {
     /// Adds the numbers of some rows of a convolution's output, `[rows, W, F]`, and their squares.
     pub fn add_moments(&mut self, stage: &Stage, x_hwf: &[f32]) {
         let filters = stage.filters;
-        let (first, second) = (&mut self.first[..filters], &mut self.second[..filters]);
         vectorised(
             #[inline(always)]
             || {
-                for row in x_hwf.chunks_exact(stage.width * filters) {
-                    for x_f in row[..stage.conv_width() * filters].chunks_exact(filters) {
-                        for f in 0..filters {
-                            let x = f64::from(x_f[f]);
-                            first[f] += x;
-                            second[f] += x * x;
+                by_lanes!(filters, |f, N| {
+                    let (mut sums, mut squares) = ([0.0_f64; N], [0.0_f64; N]);
+                    for row in x_hwf.chunks_exact(stage.width * filters) {
+                        for x_f in row[..stage.conv_width() * filters].chunks_exact(filters) {
+                            let x = lanes::<N, _>(x_f, f);
+                            for lane in 0..N {
+                                let x = f64::from(x[lane]);
+                                sums[lane] += x;
+                                squares[lane] += x * x;
+                            }
                         }
                     }
-                }
+                    for lane in 0..N {
+                        self.first[f + lane] += sums[lane];
+                        self.second[f + lane] += squares[lane];
+                    }
+                });
             },
         );
     }
@@ -143,17 +184,21 @@ impl Norm {
     /// `a` of the extremes, both `[.., F]`.
     pub fn activate(&self, extremes_f: &[f32], activations_f: &mut [f32]) {
         let filters = self.scale.len();
-        let (scale, shift) = (&self.scale[..filters], &self.shift[..filters]);
         vectorised(
             #[inline(always)]
             || {
-                let pixels = extremes_f.chunks_exact(filters);
-                for (x, a) in pixels.zip(activations_f.chunks_exact_mut(filters)) {
-                    for f in 0..filters {
-                        let y = x[f] * scale[f] + shift[f];
-                        a[f] = if y > 0.0 { y } else { 0.0 };
+                by_lanes!(filters, |f, N| {
+                    let scale = *lanes::<N, _>(&self.scale, f);
+                    let shift = *lanes::<N, _>(&self.shift, f);
+                    let pixels = extremes_f.chunks_exact(filters);
+                    for (x_f, a_f) in pixels.zip(activations_f.chunks_exact_mut(filters)) {
+                        let (x, a) = (lanes::<N, _>(x_f, f), lanes_mut::<N, _>(a_f, f));
+                        for lane in 0..N {
+                            let y = x[lane] * scale[lane] + shift[lane];
+                            a[lane] = if y > 0.0 { y } else { 0.0 };
+                        }
                     }
-                }
+                });
             },
         );
     }
@@ -168,20 +213,31 @@ impl Norm {
         sums: &mut Sums,
     ) {
         let filters = self.scale.len();
-        let (mean, inverse) = (&self.mean[..filters], &self.inverse[..filters]);
-        let (first, second) = (&mut sums.first[..filters], &mut sums.second[..filters]);
         vectorised(
             #[inline(always)]
             || {
-                let pixels = extremes_f.chunks_exact(filters);
-                let pixels = pixels.zip(activations_f.chunks_exact(filters));
-                for ((x, a), g) in pixels.zip(slopes_f.chunks_exact_mut(filters)) {
-                    for f in 0..filters {
-                        g[f] = if a[f] > 0.0 { g[f] } else { 0.0 };
-                        first[f] += f64::from(g[f]);
-                        second[f] += f64::from(g[f] * ((x[f] - mean[f]) * inverse[f]));
+                by_lanes!(filters, |f, N| {
+                    let mean = *lanes::<N, _>(&self.mean, f);
+                    let inverse = *lanes::<N, _>(&self.inverse, f);
+                    let (mut first, mut second) = ([0.0_f64; N], [0.0_f64; N]);
+                    let pixels = extremes_f.chunks_exact(filters);
+                    let pixels = pixels.zip(activations_f.chunks_exact(filters));
+                    for ((x_f, a_f), g_f) in pixels.zip(slopes_f.chunks_exact_mut(filters)) {
+                        let (x, a) = (lanes::<N, _>(x_f, f), lanes::<N, _>(a_f, f));
+                        let g = lanes_mut::<N, _>(g_f, f);
+                        for lane in 0..N {
+                            let slope = if a[lane] > 0.0 { g[lane] } else { 0.0 };
+                            let normal = (x[lane] - mean[lane]) * inverse[lane];
+                            g[lane] = slope;
+                            first[lane] += f64::from(slope);
+                            second[lane] += f64::from(slope * normal);
+                        }
                     }
-                }
+                    for lane in 0..N {
+                        sums.first[f + lane] += first[lane];
+                        sums.second[f + lane] += second[lane];
+                    }
+                });
             },
         );
     }
@@ -233,55 +289,61 @@ pub(super) fn pool(
 ) {
     let filters = stage.filters;
     let (row, pooled_row) = (stage.width * filters, stage.pooled_width() * filters);
-    let signs = &signs[..filters];
     vectorised(
         #[inline(always)]
         || {
-            let pooled = extremes_hwf.chunks_exact_mut(pooled_row);
-            let pooled = pooled.zip(places_hwf.chunks_exact_mut(pooled_row));
-            for (two_rows, (extremes, places)) in x_hwf.chunks_exact(2 * row).zip(pooled) {
-                let (upper, lower) = two_rows.split_at(row);
-                let windows = upper
-                    .chunks_exact(2 * filters)
-                    .zip(lower.chunks_exact(2 * filters));
-                let pooled = extremes
-                    .chunks_exact_mut(filters)
-                    .zip(places.chunks_exact_mut(filters));
-                for ((upper, lower), (extremes, places)) in windows.zip(pooled) {
-                    let (x0, x1) = upper.split_at(filters);
-                    let (x2, x3) = lower.split_at(filters);
-                    let (x0, x1) = (&x0[..filters], &x1[..filters]);
-                    let (x2, x3) = (&x2[..filters], &x3[..filters]);
-                    for f in 0..filters {
-                        let sign = signs[f];
-                        let (mut most, mut place) = (sign * x0[f], 0);
-                        for (x, at) in [(x1[f], 1), (x2[f], 2), (x3[f], 3)] {
-                            let x = sign * x;
-                            place = if x > most { at } else { place };
-                            most = if x > most { x } else { most };
+            by_lanes!(filters, |f, N| {
+                let signs = *lanes::<N, _>(signs, f);
+                let pooled = extremes_hwf.chunks_exact_mut(pooled_row);
+                let pooled = pooled.zip(places_hwf.chunks_exact_mut(pooled_row));
+                for (two_rows, (extremes, places)) in x_hwf.chunks_exact(2 * row).zip(pooled) {
+                    let (upper, lower) = two_rows.split_at(row);
+                    let windows = upper.chunks_exact(2 * filters);
+                    let windows = windows.zip(lower.chunks_exact(2 * filters));
+                    let pooled = extremes.chunks_exact_mut(filters);
+                    let pooled = pooled.zip(places.chunks_exact_mut(filters));
+                    for ((upper, lower), (extremes, places)) in windows.zip(pooled) {
+                        let others = [
+                            lanes::<N, _>(upper, filters + f),
+                            lanes::<N, _>(lower, f),
+                            lanes::<N, _>(lower, filters + f),
+                        ];
+                        let first = lanes::<N, _>(upper, f);
+                        let extremes = lanes_mut::<N, _>(extremes, f);
+                        let places = lanes_mut::<N, _>(places, f);
+                        for lane in 0..N {
+                            let (mut most, mut place) = (signs[lane] * first[lane], 0_u32);
+                            for (x, at) in others.iter().zip(1..) {
+                                let x = signs[lane] * x[lane];
+                                place = if x > most { at } else { place };
+                                most = if x > most { x } else { most };
+                            }
+                            extremes[lane] = signs[lane] * most;
+                            places[lane] = place as u8;
                         }
-                        extremes[f] = sign * most;
-                        places[f] = place;
                     }
                 }
-            }
+            });
         },
     );
 }
 
-impl Descent {
-    /// The part of dx that all places share, in place of x, `[.., F]`.
-    #[inline(always)]
-    fn apply_alone(&self, x_f: &mut [f32]) {
-        let filters = self.scale.len();
-        let (slope, offset) = (&self.slope[..filters], &self.offset[..filters]);
-        for x in x_f.chunks_exact_mut(filters) {
-            for f in 0..filters {
-                x[f] = -(slope[f] * x[f] + offset[f]);
-            }
-        }
+/// Replaces x at place `at` of a 2 x 2 by dx: -(slope x + offset), and `own` at the maximum's place.
+#[inline(always)]
+fn replace<const N: usize>(
+    x: &mut [f32; N],
+    (slope, offset): (&[f32; N], &[f32; N]),
+    own: &[f32; N],
+    places: &[u8; N],
+    at: u8,
+) {
+    for lane in 0..N {
+        let own = if places[lane] == at { own[lane] } else { 0.0 };
+        x[lane] = own - (slope[lane] * x[lane] + offset[lane]);
     }
+}
 
+impl Descent {
     /// Replaces x by dx, in place; the last two columns become zero.
     ///
     /// `x_hwf` is `[rows, W, F]` as in [`pool`], the others what belongs to it; rows and columns
@@ -289,51 +351,62 @@ impl Descent {
     pub fn apply(&self, stage: &Stage, x_hwf: &mut [f32], slopes_hwf: &[f32], places_hwf: &[u8]) {
         let filters = stage.filters;
         let (row, pooled_row) = (stage.width * filters, stage.pooled_width() * filters);
-        let rows = x_hwf.len() / row;
-        let (scale, slope, offset) = (
-            &self.scale[..filters],
-            &self.slope[..filters],
-            &self.offset[..filters],
-        );
         vectorised(
             #[inline(always)]
             || {
-                let pooled = slopes_hwf.chunks_exact(pooled_row);
-                let pooled = pooled.zip(places_hwf.chunks_exact(pooled_row));
-                let mut pairs = x_hwf.chunks_exact_mut(2 * row);
-                for (two_rows, (slopes, places)) in (&mut pairs).zip(pooled).take(rows / 2) {
-                    let (upper, lower) = two_rows.split_at_mut(row);
-                    let windows = upper
-                        .chunks_exact_mut(2 * filters)
-                        .zip(lower.chunks_exact_mut(2 * filters));
-                    let pooled = slopes
-                        .chunks_exact(filters)
-                        .zip(places.chunks_exact(filters));
-                    for ((upper, lower), (g, place)) in windows.zip(pooled) {
-                        let (x0, x1) = upper.split_at_mut(filters);
-                        let (x2, x3) = lower.split_at_mut(filters);
-                        for (x, at) in [(x0, 0), (x1, 1), (x2, 2), (x3, 3)] {
-                            let x = &mut x[..filters];
-                            for f in 0..filters {
-                                let own = if place[f] == at { scale[f] * g[f] } else { 0.0 };
-                                x[f] = own - (slope[f] * x[f] + offset[f]);
+                by_lanes!(filters, |f, N| {
+                    let scale = *lanes::<N, _>(&self.scale, f);
+                    let slope = *lanes::<N, _>(&self.slope, f);
+                    let offset = *lanes::<N, _>(&self.offset, f);
+                    let pooled = slopes_hwf.chunks_exact(pooled_row);
+                    let pooled = pooled.zip(places_hwf.chunks_exact(pooled_row));
+                    for (two_rows, (slopes, places)) in x_hwf.chunks_exact_mut(2 * row).zip(pooled)
+                    {
+                        let (upper, lower) = two_rows.split_at_mut(row);
+                        let windows = upper.chunks_exact_mut(2 * filters);
+                        let windows = windows.zip(lower.chunks_exact_mut(2 * filters));
+                        let pooled = slopes.chunks_exact(filters);
+                        let pooled = pooled.zip(places.chunks_exact(filters));
+                        for ((upper, lower), (g_f, places)) in windows.zip(pooled) {
+                            let (g, places) = (lanes::<N, _>(g_f, f), lanes::<N, _>(places, f));
+                            let shared = (&slope, &offset);
+                            let mut own = [0.0; N];
+                            for lane in 0..N {
+                                own[lane] = scale[lane] * g[lane];
                             }
+                            let (x0, x1) = upper.split_at_mut(filters);
+                            let (x2, x3) = lower.split_at_mut(filters);
+                            replace(lanes_mut(x0, f), shared, &own, places, 0);
+                            replace(lanes_mut(x1, f), shared, &own, places, 1);
+                            replace(lanes_mut(x2, f), shared, &own, places, 2);
+                            replace(lanes_mut(x3, f), shared, &own, places, 3);
                         }
                     }
-                    for row in [upper, lower] {
-                        let (meant, rest) = row.split_at_mut(stage.conv_width() * filters);
-                        self.apply_alone(&mut meant[pooled_row * 2..]);
-                        rest.fill(0.0);
-                    }
-                }
-                let row = pairs.into_remainder();
-                if !row.is_empty() {
-                    let (meant, rest) = row.split_at_mut(stage.conv_width() * filters);
-                    self.apply_alone(meant);
-                    rest.fill(0.0);
-                }
+                });
+                self.apply_to_rest(stage, x_hwf);
             },
         );
+    }
+
+    /// The part of dx that all places share, where the pooling left out a row or a column, and the
+    /// zeros at the end of each row.
+    fn apply_to_rest(&self, stage: &Stage, x_hwf: &mut [f32]) {
+        let filters = stage.filters;
+        let whole_rows = x_hwf.len() / (stage.width * filters) / 2 * 2;
+        for (y, row) in x_hwf.chunks_exact_mut(stage.width * filters).enumerate() {
+            let (meant, rest) = row.split_at_mut(stage.conv_width() * filters);
+            let pooled = if y < whole_rows {
+                stage.pooled_width() * 2
+            } else {
+                0
+            };
+            for x_f in meant[pooled * filters..].chunks_exact_mut(filters) {
+                for (f, x) in x_f.iter_mut().enumerate() {
+                    *x = -(self.slope[f] * *x + self.offset[f]);
+                }
+            }
+            rest.fill(0.0);
+        }
     }
 }
 

@@ -9,10 +9,10 @@ use crate::solver::adam::{AdamConfig, BatchResult, Rates};
 /// A network in training.
 #[derive(Debug)]
 pub struct Trainer {
-    pub(super) network: Network,
-    pub(super) means: Vec<f32>,   // m of every trainable parameter
-    pub(super) squares: Vec<f32>, // v
-    pub(super) steps: u64,
+    network: Network,
+    means: Vec<f32>,   // m of every trainable parameter
+    squares: Vec<f32>, // v
+    steps: u64,
     rates: Rates,
     class_weights_k: Option<Vec<f32>>,
     pass: Pass,
@@ -20,16 +20,12 @@ pub struct Trainer {
 }
 
 impl Trainer {
-    /// Starts at `network`, with Keras's Adam at step size `learning_rate`, for batches of
-    /// `batch_size` images or so.
-    pub fn new(network: Network, learning_rate: f64, batch_size: usize) -> Trainer {
-        let config = AdamConfig {
-            learning_rate,
-            ..AdamConfig::default()
-        };
+    /// Starts at `network`, with the rates of `config` (of its numbers nothing else counts), for
+    /// batches of `batch_size` images or so.
+    pub fn new(network: Network, config: &AdamConfig, batch_size: usize) -> Trainer {
         let count = network.parameters.len();
         Trainer {
-            rates: Rates::new(&config),
+            rates: Rates::new(config),
             pass: Pass::new(&network.shape, batch_size),
             network,
             means: vec![0.0; count],
@@ -66,9 +62,15 @@ impl Trainer {
         self.steps
     }
 
-    /// Goes on as if `steps` updates had been made, with these moving means of the gradient.
-    pub(super) fn resume(&mut self, steps: u64, means: Vec<f32>, squares: Vec<f32>) {
-        (self.steps, self.means, self.squares) = (steps, means, squares);
+    /// The moving means of the gradient and of its square.
+    pub(super) fn moments(&self) -> [Vec<f32>; 2] {
+        [self.means.clone(), self.squares.clone()]
+    }
+
+    /// Goes on as if `steps` updates had been made that led to this network and these moments.
+    pub(super) fn resume(&mut self, steps: u64, network: Network, moments: [Vec<f32>; 2]) {
+        (self.network, self.steps) = (network, steps);
+        [self.means, self.squares] = moments;
         for _ in 0..steps {
             self.rates.next_alpha();
         }

@@ -1,6 +1,7 @@
 //! The command line of `head-trainer`: flags as typed, then one call into the library a verb.
 
 mod audit;
+mod baseline;
 mod data;
 mod out;
 mod result;
@@ -30,6 +31,8 @@ enum Verb {
     Train(Box<train::Args>),
     /// Train many heads on folds of the training side and compare them.
     Sweep(Box<sweep::Args>),
+    /// Train the small CNN end to end on the same images, to compare heads with.
+    Baseline(Box<baseline::Args>),
     /// Look at the runs that were recorded.
     Runs(runs::Args),
     /// Find labels that are probably wrong, and images that look alike or are there twice.
@@ -43,6 +46,7 @@ pub fn main() -> ExitCode {
     common::exit(match verb {
         Verb::Train(args) => args.run(&output),
         Verb::Sweep(args) => args.run(&output),
+        Verb::Baseline(args) => args.run(&output),
         Verb::Runs(args) => args.run(&output),
         Verb::Audit(args) => args.run(&output),
     })

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Problem, SolverError, require};
+use super::{SolverError, require};
 
 /// Weights of the classes. A training loss is the mean over all rows of weight times loss, as
 /// Keras's `class_weight` has it; validation and test are never weighted.
@@ -37,17 +37,22 @@ impl ClassWeight {
         Ok(())
     }
 
-    /// The weights for a problem, `[K]`; none where every row counts the same.
-    pub(super) fn of(&self, problem: &Problem<'_>) -> Result<Option<Vec<f64>>, SolverError> {
-        let classes = problem.classes();
+    /// The weights for the training rows `train` of some labelled rows, `[K]`; none where every
+    /// row counts the same.
+    pub(crate) fn of(
+        &self,
+        labels_n: &[u32],
+        train: &[u32],
+        classes: usize,
+    ) -> Result<Option<Vec<f64>>, SolverError> {
         match self {
             ClassWeight::None => Ok(None),
             ClassWeight::Balanced => {
                 let mut counts = vec![0_u32; classes];
-                for &row in problem.train() {
-                    counts[problem.label(row) as usize] += 1;
+                for &row in train {
+                    counts[labels_n[row as usize] as usize] += 1;
                 }
-                let share = problem.train().len() as f64 / classes as f64;
+                let share = train.len() as f64 / classes as f64;
                 let weights = counts.into_iter().map(|n| share / f64::from(n.max(1)));
                 Ok(Some(weights.collect()))
             }
@@ -89,15 +94,14 @@ impl std::str::FromStr for ClassWeight {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::matrix::Rows;
 
     #[test]
     fn by_hand() {
-        let values = [0.0; 5];
-        let rows = Rows::new(&values, 1).unwrap();
         let labels = [0, 1, 1, 1, 0];
-        let problem = Problem::new(rows, &labels, 2, &[0, 1, 2, 3], &[4]).unwrap();
-        let of = |text: &str| text.parse::<ClassWeight>().unwrap().of(&problem);
+        let of = |text: &str| {
+            let weights = text.parse::<ClassWeight>().unwrap();
+            weights.of(&labels, &[0, 1, 2, 3], 2)
+        };
         assert_eq!(of("none").unwrap(), None);
         assert_eq!(of("balanced").unwrap(), Some(vec![2.0, 4.0 / 6.0]));
         assert_eq!(of("1, 2.5").unwrap(), Some(vec![1.0, 2.5]));

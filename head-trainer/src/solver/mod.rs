@@ -270,7 +270,10 @@ fn prepared<T>(
     work: impl FnOnce(&Problem<'_>) -> Result<T, SolverError>,
 ) -> Result<T, SolverError> {
     config.check()?;
-    let class_weights = config.class_weight.of(problem)?;
+    let class_weights =
+        config
+            .class_weight
+            .of(problem.labels(), problem.train(), problem.classes())?;
     let standardizer = config
         .standardize
         .then(|| Standardizer::fit(problem.rows(), problem.train()));

@@ -10,7 +10,7 @@ const STAGE: Stage = Stage {
     filters: 5,
 };
 const GAMMA: [f32; 5] = [1.0, -0.7, 0.3, -1.5, 2.0];
-const BETA: [f32; 5] = [0.1, 0.4, -0.2, 0.3, 0.0];
+const BETA: [f32; 5] = [-0.9, -0.4, -0.3, -1.3, -1.0];
 const IMAGES: usize = 2;
 
 fn image_len() -> usize {

@@ -110,9 +110,9 @@ impl Repeat {
     pub(in crate::cli) fn baseline(&self) -> anyhow::Result<BaselineConfig> {
         let config = self.record.key.config.baseline();
         let name = escape_path(&self.folder);
-        config.cloned().with_context(|| {
-            format!("{name} is a head (hint: head-trainer train --repeat {name})")
-        })
+        config
+            .cloned()
+            .with_context(|| format!("{name} is a head (hint: head-trainer train --repeat {name})"))
     }
 
     /// What is chosen after training.

@@ -23,7 +23,7 @@ pub enum Schedule {
 
 impl Schedule {
     /// Checks every number.
-    pub(super) fn check(&self) -> Result<(), SolverError> {
+    pub(crate) fn check(&self) -> Result<(), SolverError> {
         let Schedule::Exponential { rate } = *self else {
             return Ok(());
         };

@@ -11,6 +11,7 @@ use head_trainer::solver::linfa::Linfa;
 use head_trainer::solver::{
     ClassWeight, Fit, FitConfig, MinimumConfig, Problem, SolverConfig, fit,
 };
+use head_trainer::standardize::Standardizer;
 use proptest::prelude::*;
 
 const CHANNELS: usize = 19;
@@ -290,6 +291,189 @@ fn a_path_ends_where_each_search_would() {
             );
         }
     }
+}
+
+/// The same at the usual tolerances and the weakest penalties, where a gradient norm alone would
+/// stop a warm search far from the minimum: objective and score are those of a fit alone.
+#[test]
+fn a_path_depends_on_no_path() {
+    for classes in [2, 3] {
+        let clouds = Clouds::of(classes, 400, 5);
+        let (train, validation) = clouds.rows.split_at(300);
+        // Few rows: the classes can be told apart, and the minimum is far out.
+        let rows = Rows::new(&clouds.features, CHANNELS).unwrap();
+        for train in [train, &train[..30]] {
+            let problem = Problem::new(rows, &clouds.labels, classes, train, validation).unwrap();
+            let usual = MinimumConfig::default();
+            let penalties: Vec<f64> = (-6..=5).rev().map(|e| 10_f64.powi(e)).collect();
+            let path = lbfgs::path(&problem, &usual, &penalties, &mut |_| {}).unwrap();
+            for (found, l2) in path.iter().zip(penalties) {
+                let solver = SolverConfig::Lbfgs(Lbfgs(MinimumConfig { l2, ..usual }));
+                let alone = run(&problem, &FitConfig::new(solver));
+                let exact = MinimumConfig {
+                    l2,
+                    gap_tolerance: Some(1e-10),
+                    ..usual
+                };
+                let exact = run(&problem, &FitConfig::new(SolverConfig::Lbfgs(Lbfgs(exact))));
+                let least = exact.convergence.unwrap().objective;
+                let score = exact.history[0].validation_loss.unwrap();
+                for fit in [found, &alone] {
+                    let end = fit.convergence.unwrap();
+                    assert!(end.converged && end.gap.unwrap() <= 1e-4, "{l2} {end:?}");
+                    // The bound holds, but for what rounding adds to both.
+                    let above = end.objective / least - 1.0;
+                    assert!(above <= end.gap.unwrap() + 1e-9, "{l2} {above} {end:?}");
+                    let loss = fit.history[0].validation_loss.unwrap();
+                    let near = 2e-3 * score.max(0.1);
+                    assert!((loss - score).abs() <= near, "{l2}: {loss}, not {score}");
+                }
+            }
+        }
+    }
+}
+
+/// Both libraries hold to the gap where the usual gradient norm is reached far from the minimum.
+#[test]
+fn lbfgs_and_linfa_agree_under_weak_penalties() {
+    for (classes, count) in [(2, 40), (2, 400), (3, 60)] {
+        let clouds = Clouds::of(classes, count, 8);
+        for l2 in [1e-3, 1e-5] {
+            let usual = MinimumConfig {
+                l2,
+                ..MinimumConfig::default()
+            };
+            let solvers = [
+                SolverConfig::Lbfgs(Lbfgs(usual)),
+                SolverConfig::Linfa(Linfa(usual)),
+            ];
+            let [ours, theirs] = solvers.map(|solver| {
+                let fit = run(&clouds.problem(), &FitConfig::new(solver));
+                fit.convergence.unwrap()
+            });
+            assert!(ours.converged && theirs.converged, "{ours:?} {theirs:?}");
+            let apart = (ours.objective - theirs.objective).abs() / theirs.objective;
+            assert!(apart <= 1e-4, "{l2}: {ours:?} {theirs:?}");
+        }
+    }
+}
+
+/// A record from before the gap was asked for means the gradient's norm alone.
+#[test]
+fn without_a_gap_tolerance_the_norm_decides() {
+    let text = r#"{"l2": 1e-6, "max_iterations": 1000, "gradient_tolerance": 1e-4}"#;
+    let old: MinimumConfig = serde_json::from_str(text).unwrap();
+    assert_eq!(old.gap_tolerance, None);
+    let clouds = Clouds::new(40, 8);
+    let [old, new] = [
+        old,
+        MinimumConfig {
+            l2: 1e-6,
+            ..MinimumConfig::default()
+        },
+    ]
+    .map(|config| {
+        let fit = run(
+            &clouds.problem(),
+            &FitConfig::new(SolverConfig::Lbfgs(Lbfgs(config))),
+        );
+        fit.convergence.unwrap()
+    });
+    assert!(old.converged && old.gradient_norm <= 1e-4, "{old:?}");
+    assert!(old.gap.unwrap() > 1e-2, "the case shows nothing: {old:?}");
+    assert!(new.converged && new.objective < old.objective, "{new:?}");
+}
+
+#[test]
+fn unknown_fields_are_refused() {
+    let config = lbfgs(0.1);
+    let text = serde_json::to_string(&config).unwrap();
+    assert_eq!(serde_json::from_str::<FitConfig>(&text).unwrap(), config);
+    let adam = serde_json::to_string(&adam(1, SMALL_TUTORIAL)).unwrap();
+    let schedule = r#"{"exponential":{"rate":0.5}}"#;
+    for (text, from, to) in [
+        (
+            &text,
+            r#""standardize""#,
+            r#""standardise":true,"standardize""#,
+        ),
+        (&text, r#""l2""#, r#""l1":1.0,"l2""#),
+        (&adam, r#""epochs""#, r#""epoch":1,"epochs""#),
+        (
+            &adam,
+            r#""shuffle_buffer""#,
+            r#""buffer":1,"shuffle_buffer""#,
+        ),
+    ] {
+        let changed = text.replacen(from, to, 1);
+        assert_ne!(*text, changed);
+        let error = serde_json::from_str::<FitConfig>(&changed).unwrap_err();
+        assert!(error.to_string().contains("unknown field"), "{error}");
+    }
+    assert!(serde_json::from_str::<Schedule>(schedule).is_ok());
+    let more = schedule.replace("0.5", r#"0.5,"steps":3"#);
+    assert!(serde_json::from_str::<Schedule>(&more).is_err());
+}
+
+/// Moments brought along change no bit.
+#[test]
+fn moments_may_be_measured_before() {
+    for classes in [2, 3] {
+        let clouds = Clouds::of(classes, 600, 3);
+        let problem = clouds.problem();
+        let moments = Standardizer::fit(problem.rows(), problem.train());
+        for config in all_configs() {
+            assert_eq!(
+                run(&problem.with_moments(&moments), &config),
+                run(&problem, &config)
+            );
+        }
+    }
+    // They are used, not measured again.
+    let clouds = Clouds::new(600, 3);
+    let problem = clouds.problem();
+    let other = Standardizer::fit(problem.rows(), problem.validation());
+    let config = standardized(lbfgs(0.1));
+    assert_ne!(
+        run(&problem.with_moments(&other), &config).head,
+        run(&problem, &config).head
+    );
+}
+
+/// A class of weight zero counts nothing: training goes as if its rows were not there.
+#[test]
+fn a_class_of_weight_zero_counts_nothing() {
+    let clouds = Clouds::of(4, 600, 5);
+    let problem = clouds.problem();
+    let mut config = lbfgs(0.01);
+    config.class_weight = ClassWeight::Given(vec![1.0, 1.0, 0.0, 1.0]);
+    let fit = run(&problem, &config);
+    let other: Vec<u32> = problem.train().to_vec();
+    let mut features = clouds.features.clone();
+    for &row in &other {
+        if clouds.labels[row as usize] == 2 {
+            features[row as usize * CHANNELS..][..CHANNELS].fill(0.5);
+        }
+    }
+    let rows = Rows::new(&features, CHANNELS).unwrap();
+    let changed = Problem::new(rows, &clouds.labels, 4, &other, &[]).unwrap();
+    let same = run(&changed, &config);
+    let (a, b) = (fit.convergence.unwrap(), same.convergence.unwrap());
+    assert!((a.objective - b.objective).abs() < 1e-7, "{a:?} {b:?}");
+    for (x, y) in fit.head.weights_oc.iter().zip(&same.head.weights_oc) {
+        assert!((x - y).abs() < 1e-4, "{x} {y}");
+    }
+    // Nothing is ever called by it.
+    let mut logits = [0.0; 4];
+    for &row in problem.validation() {
+        fit.head.logits_of(problem.rows().row(row), &mut logits);
+        assert!(logits[2] < logits[0].max(logits[1]).max(logits[3]));
+    }
+    config.class_weight = ClassWeight::Given(vec![1.0; 3]);
+    let error = head_trainer::solver::fit(&problem, &config, &mut |_| {}).unwrap_err();
+    assert!(error.to_string().contains("3 for 4 classes"), "{error}");
+    assert!(config.check().is_ok() && config.check_for(3).is_ok());
+    assert!(config.check_for(4).is_err());
 }
 
 #[test]

@@ -248,6 +248,7 @@ impl Args {
                     gradient_tolerance: self
                         .gradient_tolerance
                         .unwrap_or(default.gradient_tolerance),
+                    ..default
                 };
                 match self.solver {
                     SolverName::Linfa => SolverConfig::Linfa(Linfa(minimum)),

@@ -67,6 +67,13 @@ pub struct AdamConfig {
     pub seed: u64,
 }
 
+/// Epochs, rows in a batch and the like at most.
+const MOST: u32 = 1_000_000;
+/// Rows that the tutorial's validation may repeat each epoch.
+const MOST_VALIDATION_ROWS: u64 = 10_000_000;
+/// Steps in all.
+const MOST_STEPS: u64 = 100_000_000;
+
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }
@@ -96,21 +103,21 @@ impl AdamConfig {
     /// # Errors
     /// [`SolverError::Config`] with the first number that is out of range.
     pub fn check(&self) -> Result<(), SolverError> {
-        let positive = |x: f64| x.is_finite() && x > 0.0;
-        let share = |x: f64| (0.0..1.0).contains(&x);
-        require(self.epochs > 0, "epochs", self.epochs, "at least 1")?;
-        require(
-            self.batch_size > 0,
-            "batch size",
-            self.batch_size,
-            "at least 1",
-        )?;
+        // The update is in f32: what counts is what is left there.
+        let positive = |x: f64| (x as f32).is_finite() && x as f32 > 0.0;
+        let share = |x: f64| x >= 0.0 && (x as f32) < 1.0;
+        let count = |name, value: u32| {
+            let fine = (1..=MOST).contains(&value);
+            require(fine, name, value, "from 1 to 1,000,000")
+        };
+        count("epochs", self.epochs)?;
+        count("batch size", self.batch_size)?;
         let rate = self.learning_rate;
         require(positive(rate), "learning rate", rate, "a positive number")?;
         self.schedule.check()?;
         let l2 = self.l2;
-        let fine = l2.is_finite() && l2 >= 0.0;
-        require(fine, "l2", l2, "zero or a positive number")?;
+        let fine = l2 == 0.0 || (positive(l2) && l2 <= 1e15);
+        require(fine, "l2", l2, "zero or a positive number up to 1e15")?;
         let dropout = self.dropout;
         let fine = share(dropout);
         require(fine, "dropout", dropout, "at least 0 and below 1")?;
@@ -135,16 +142,29 @@ impl AdamConfig {
             "a positive number",
         )?;
         if let Protocol::Tutorial(tutorial) = self.protocol {
-            for (name, value) in [
-                ("steps per epoch", tutorial.steps_per_epoch),
-                ("shuffle buffer", tutorial.shuffle_buffer),
-                ("validation steps", tutorial.validation_steps),
-                ("validation batch", tutorial.validation_batch),
-            ] {
-                require(value > 0, name, value, "at least 1")?;
-            }
+            count("steps per epoch", tutorial.steps_per_epoch)?;
+            let buffer = tutorial.shuffle_buffer;
+            require(buffer > 0, "shuffle buffer", buffer, "at least 1")?;
+            let (steps, batch) = (tutorial.validation_steps, tutorial.validation_batch);
+            count("validation steps", steps)?;
+            count("validation batch", batch)?;
+            let rows = u64::from(steps) * u64::from(batch);
+            let fine = rows <= MOST_VALIDATION_ROWS;
+            require(fine, "validation rows an epoch", rows, "at most 10,000,000")?;
+            self.check_steps(u64::from(tutorial.steps_per_epoch))?;
         }
         Ok(())
+    }
+
+    /// Checks the number of steps in all, each of which a run records.
+    fn check_steps(&self, steps_per_epoch: u64) -> Result<(), SolverError> {
+        let steps = steps_per_epoch.saturating_mul(u64::from(self.epochs));
+        require(
+            steps <= MOST_STEPS,
+            "number of steps, epochs times those of each,",
+            steps,
+            "at most 100,000,000",
+        )
     }
 
     /// The seeded initial head of `outputs` outputs for `channels` channels.
@@ -219,6 +239,7 @@ pub fn fit_batches(
         "at least 1 for early stopping",
     )?;
     let steps_per_epoch = batches.steps_per_epoch();
+    config.check_steps(steps_per_epoch as u64)?;
     let total_steps = steps_per_epoch as u64 * u64::from(config.epochs);
     let mut optimizer = Optimizer::new(initial, config);
     if let Some(weights_k) = problem.class_weights() {
@@ -272,13 +293,12 @@ pub fn fit_batches(
         observe(&told);
         history.push(told);
         if let (Some(patience), Some(loss)) = (patience, told.validation_loss) {
-            match &best {
-                Some((least, since, _)) if loss >= *least => {
-                    if epoch - since >= patience {
-                        break;
-                    }
-                }
-                _ => best = Some((loss, epoch, head)),
+            // A loss that is no number is not lower, as in Keras.
+            let (least, since) = best.as_ref().map_or((f64::INFINITY, 0), |b| (b.0, b.1));
+            if loss < least {
+                best = Some((loss, epoch, head));
+            } else if epoch - since >= patience {
+                break;
             }
         }
     }
@@ -298,6 +318,7 @@ pub fn fit_batches(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::Tutorial;
 
     #[test]
     fn glorot_limit() {
@@ -350,8 +371,62 @@ mod tests {
                 schedule: Schedule::Exponential { rate: 0.0 },
                 ..AdamConfig::default()
             },
+            // Numbers that f32 does not tell from 0, 1 or infinity.
+            AdamConfig {
+                learning_rate: 1e-60,
+                ..AdamConfig::default()
+            },
+            AdamConfig {
+                learning_rate: 1e60,
+                ..AdamConfig::default()
+            },
+            AdamConfig {
+                l2: 1e60,
+                ..AdamConfig::default()
+            },
+            AdamConfig {
+                beta_2: 1.0 - 1e-12,
+                ..AdamConfig::default()
+            },
+            AdamConfig {
+                dropout: 1.0 - 1e-12,
+                ..AdamConfig::default()
+            },
+            AdamConfig {
+                epsilon: 1e-60,
+                ..AdamConfig::default()
+            },
+            AdamConfig {
+                epochs: u32::MAX,
+                ..AdamConfig::default()
+            },
+            AdamConfig {
+                batch_size: u32::MAX,
+                ..AdamConfig::default()
+            },
         ] {
-            assert!(config.check().is_err());
+            assert!(config.check().is_err(), "{config:?}");
         }
+    }
+
+    #[test]
+    fn the_tutorials_numbers_have_bounds() {
+        let check = |change: fn(&mut AdamConfig, &mut Tutorial)| {
+            let (mut config, mut tutorial) = (AdamConfig::default(), Tutorial::default());
+            change(&mut config, &mut tutorial);
+            config.protocol = Protocol::Tutorial(tutorial);
+            config.check().map_err(|e| e.to_string())
+        };
+        assert_eq!(check(|_, _| ()), Ok(()));
+        assert_eq!(check(|_, t| t.shuffle_buffer = u32::MAX), Ok(()));
+        assert!(check(|_, t| t.validation_steps = u32::MAX).is_err());
+        assert!(check(|_, t| t.validation_batch = 0).is_err());
+        let error = check(|_, t| (t.validation_steps, t.validation_batch) = (1 << 19, 1 << 19));
+        assert_eq!(
+            error.unwrap_err(),
+            "validation rows an epoch is 274877906944, expected at most 10,000,000"
+        );
+        let error = check(|c, t| (c.epochs, t.steps_per_epoch) = (1_000_000, 101));
+        assert!(error.unwrap_err().contains("101000000, expected at most"));
     }
 }

@@ -4,6 +4,10 @@
 //! penalised; the search is that of `descent.rs`, in the coordinates of `coordinates.rs`. It begins
 //! at zero and draws no random number, so that a fit depends on its problem and its configuration
 //! alone. A path of penalties begins each where the last one ended.
+//!
+//! Steps remembered cost memory and, each, two products with a point where a pass over the features
+//! costs two a row. Under a weak penalty many of them save half of the passes or more: as many as
+//! cost a tenth of a pass, 60 at most, are kept.
 
 use std::time::Instant;
 
@@ -14,7 +18,20 @@ use super::descent::{Value, minimise};
 use super::minimum::{MinimumConfig, head_at, last_epoch};
 use super::objective::Objective;
 use super::{Epoch, Fit, Problem, Solver, SolverError, require};
-use crate::standardize::Standardizer;
+
+/// Steps remembered at least and at most, as far as the bytes allow. Part of what a result's last
+/// bit is.
+const MEMORY: [usize; 2] = [10, 60];
+
+/// What the steps remembered may take together, unless three alone take more.
+const MEMORY_BYTES: usize = 256 << 20;
+
+/// Steps to remember where `rows` rows have points of `length` numbers: from the shape alone.
+fn memory(rows: usize, length: usize) -> usize {
+    let [least, most] = MEMORY;
+    let fitting = MEMORY_BYTES / (16 * length);
+    (rows / 20).clamp(least, most).min(fitting.max(3))
+}
 
 /// L-BFGS of our own.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -43,14 +60,8 @@ pub fn path(
     penalties: &[f64],
     observe: &mut dyn FnMut(&Epoch),
 ) -> Result<Vec<Fit>, SolverError> {
-    let measured;
-    let moments = match problem.standardizer() {
-        Some(moments) => moments,
-        None => {
-            measured = Standardizer::fit(problem.rows(), problem.train());
-            &measured
-        }
-    };
+    let mut measured = None;
+    let moments = problem.moments_or_measure(&mut measured);
     let (outputs, classes) = (problem.outputs(), problem.classes());
     let mut objective = Objective::new(problem, config.l2);
     let mut point = vec![0.0; objective.len()];
@@ -72,8 +83,9 @@ pub fn path(
         let minimum = minimise(
             &mut function,
             coordinates.encode(&point),
+            memory(problem.train().len(), point.len()),
             config.max_iterations,
-            config.gradient_tolerance,
+            |at| config.is_reached(at.value, at.norm),
         );
         coordinates.decode(&minimum.point, &mut point);
         let head = head_at(&point, outputs);
@@ -98,4 +110,23 @@ pub fn path(
         });
     }
     Ok(fits)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memory_follows_the_shape() {
+        for (rows, outputs, channels, steps) in [
+            (100, 1, 2048, 10),
+            (600, 1, 2048, 30),
+            (18_610, 1, 2048, 60),
+            (18_610, 37, 2048, 60),
+            (50_000, 1000, 2048, 8),
+            (50_000, 20_000, 4096, 3),
+        ] {
+            assert_eq!(memory(rows, outputs * (channels + 1)), steps, "{rows}");
+        }
+    }
 }

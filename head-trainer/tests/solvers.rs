@@ -320,12 +320,13 @@ fn a_path_depends_on_no_path() {
                 let score = exact.history[0].validation_loss.unwrap();
                 for fit in [found, &alone] {
                     let end = fit.convergence.unwrap();
-                    assert!(end.converged && end.gap.unwrap() <= 1e-4, "{l2} {end:?}");
+                    assert!(end.converged && end.gap.unwrap() <= 1e-5, "{l2} {end:?}");
                     // The bound holds, but for what rounding adds to both.
                     let above = end.objective / least - 1.0;
                     assert!(above <= end.gap.unwrap() + 1e-9, "{l2} {above} {end:?}");
                     let loss = fit.history[0].validation_loss.unwrap();
-                    let near = 2e-3 * score.max(0.1);
+                    // Weights are off by the root of the gap: a score by a thousandth.
+                    let near = 1.5e-3 * score.max(0.1);
                     assert!((loss - score).abs() <= near, "{l2}: {loss}, not {score}");
                 }
             }
@@ -351,7 +352,15 @@ fn lbfgs_and_linfa_agree_under_weak_penalties() {
                 let fit = run(&clouds.problem(), &FitConfig::new(solver));
                 fit.convergence.unwrap()
             });
-            assert!(ours.converged && theirs.converged, "{ours:?} {theirs:?}");
+            // Of more than two classes linfa's line search may end early, and says so.
+            assert!(
+                ours.converged && (theirs.converged || classes > 2),
+                "{theirs:?}"
+            );
+            if !theirs.converged {
+                assert!(ours.objective < theirs.objective, "{ours:?} {theirs:?}");
+                continue;
+            }
             let apart = (ours.objective - theirs.objective).abs() / theirs.objective;
             assert!(apart <= 1e-4, "{l2}: {ours:?} {theirs:?}");
         }

@@ -144,7 +144,7 @@ mod tests {
         assert_eq!(of("balanced").unwrap(), Some(vec![2.0, 4.0 / 6.0]));
         assert_eq!(of("1, 2.5").unwrap(), Some(vec![1.0, 2.5]));
         assert!(
-            of("1")
+            of("1,1,1")
                 .unwrap_err()
                 .to_string()
                 .contains("one for each class")

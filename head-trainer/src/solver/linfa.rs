@@ -44,7 +44,7 @@ pub use linfa_logistic::error::Error;
 pub struct Linfa(pub MinimumConfig);
 
 /// Searches at most, each from where the one before it ended.
-const SEARCHES: usize = 4;
+const SEARCHES: usize = 20;
 
 impl Solver for Linfa {
     fn fit(

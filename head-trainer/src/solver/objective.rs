@@ -14,7 +14,7 @@
 //! can go on to small gradients. Each block of rows is summed on its own and the blocks' sums are
 //! added in the order of the rows: the same bits for any number of threads. How many blocks there
 //! are follows from the problem's shape alone, so that their gradients, 8 O (C + 1) bytes each,
-//! have a bound: 1,000 classes on 2,048 channels are 15 blocks of 16 MB. This file knows nothing
+//! have a bound: 1,000 classes on 2,048 channels are 16 blocks of 16 MB. This file knows nothing
 //! of how a minimum is searched. Every training row counts the same: the views of an image
 //! as if each were an image.
 
@@ -291,7 +291,7 @@ mod tests {
             (18_610, 1, 2048, 64),
             (18_610, 120, 2048, 64),
             (3, 1, 2048, 1),
-            (50_000, 1000, 2048, 15),
+            (50_000, 1000, 2048, 16),
             (50_000, 20_000, 4096, 2),
         ] {
             let length = outputs * (channels + 1);

@@ -325,8 +325,8 @@ fn a_path_depends_on_no_path() {
                     let above = end.objective / least - 1.0;
                     assert!(above <= end.gap.unwrap() + 1e-9, "{l2} {above} {end:?}");
                     let loss = fit.history[0].validation_loss.unwrap();
-                    // Weights are off by the root of the gap: a score by a thousandth.
-                    let near = 1.5e-3 * score.max(0.1);
+                    // Weights are off by about the root of the gap, 3e-3 of themselves.
+                    let near = 3e-3 * score.max(0.1);
                     assert!((loss - score).abs() <= near, "{l2}: {loss}, not {score}");
                 }
             }

@@ -67,22 +67,31 @@ impl Standardizer {
 
     /// The head for raw features that gives the logits of `head` on standardised ones.
     pub fn fold_back(&self, head: &Linear) -> Linear {
+        let numbers = head.weights_oc.iter().chain(&head.bias_o);
+        let mut point: Vec<f64> = numbers.map(|x| f64::from(*x)).collect();
+        self.fold(&mut point, head.outputs());
         let mut folded = head.clone();
-        let units = folded.weights_oc.chunks_exact_mut(self.mean_c.len());
-        for (weights_c, bias) in units.zip(&mut folded.bias_o) {
+        let numbers = folded.weights_oc.iter_mut().chain(&mut folded.bias_o);
+        numbers.zip(point).for_each(|(to, x)| *to = x as f32);
+        folded
+    }
+
+    /// The same in place and in f64, for weights `[O, C]` and, after them, `outputs` biases.
+    pub(crate) fn fold(&self, point: &mut [f64], outputs: usize) {
+        let (weights_oc, bias_o) = point.split_at_mut(point.len() - outputs);
+        let units = weights_oc.chunks_exact_mut(self.mean_c.len());
+        for (weights_c, bias) in units.zip(bias_o) {
             let mut shift = 0.0;
             for ((w, mean), deviation) in weights_c
                 .iter_mut()
                 .zip(&self.mean_c)
                 .zip(&self.deviation_c)
             {
-                let weight = f64::from(*w) / deviation;
-                shift += weight * mean;
-                *w = weight as f32;
+                *w /= deviation;
+                shift += *w * mean;
             }
-            *bias = (f64::from(*bias) - shift) as f32;
+            *bias -= shift;
         }
-        folded
     }
 }
 

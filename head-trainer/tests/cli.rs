@@ -204,7 +204,7 @@ fn what_cannot_work_is_one_clear_line() {
     let zero = &["--dtype", "f16", "--epochs", "0"];
     train(data, zero)
         .code(1)
-        .stderr(contains("epochs is 0, expected at least 1"));
+        .stderr(contains("epochs is 0, expected from 1 to 1,000,000"));
     train(data, &["--solver", "svm"]).code(2);
 
     let shard = fs::read_dir(data.join("features"))

@@ -254,6 +254,7 @@ impl Args {
                     gradient_tolerance: self
                         .gradient_tolerance
                         .unwrap_or(default.gradient_tolerance),
+                    ..default
                 };
                 match self.solver {
                     SolverName::Linfa => SolverConfig::Linfa(Linfa(minimum)),
@@ -291,6 +292,7 @@ impl Inputs<'_> {
     ) -> anyhow::Result<(RunRecord, PathBuf)> {
         let dataset = self.dataset;
         let rows = dataset.pooled.rows();
+        config.check_for(dataset.classes.len())?;
         let validation = dataset.rows_on(Side::Validation);
         choices.check(dataset.classes.len(), &dataset.labels_of(&validation))?;
         let problem = Problem::new(

@@ -14,14 +14,14 @@
 //! sums is what makes the bits the same for any number of threads. Only validation, where every
 //! row stands alone, uses the current rayon pool.
 
+mod config;
 mod feed;
 mod optimizer;
 mod schedule;
 
 use std::time::Instant;
 
-use serde::{Deserialize, Serialize};
-
+pub use self::config::AdamConfig;
 use self::feed::Feed;
 pub use self::optimizer::{BatchResult, Optimizer};
 pub(crate) use self::optimizer::{Rates, replace_by_residuals};
@@ -29,135 +29,8 @@ pub use self::schedule::Schedule;
 use super::{Epoch, Fit, Problem, Solver, SolverError, Step, require};
 use crate::head::Linear;
 use crate::metrics::evaluate;
-use crate::protocol::{Batches, Protocol, validation_rows};
-use crate::rng::{Purpose, Stream};
+use crate::protocol::{Batches, validation_rows};
 use crate::sampling::Sampled;
-
-/// Adam's numbers; the defaults are Keras's and the tutorial's.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct AdamConfig {
-    /// Epochs; 7.
-    pub epochs: u32,
-    /// Rows in a batch; 64.
-    pub batch_size: u32,
-    /// Step size; 1e-3.
-    pub learning_rate: f64,
-    /// How the step size changes; constant.
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub schedule: Schedule,
-    /// Strength of the penalty l2/2 |w|^2; 0. The losses told are without it.
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub l2: f64,
-    /// Share of a training row's channels that is left out; 0.
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub dropout: f64,
-    /// Epochs without a lower validation loss after which to stop, and go back to the best one's
-    /// weights; none: all epochs, and the last one's weights.
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub patience: Option<u32>,
-    /// Decay of the gradient's mean; 0.9.
-    pub beta_1: f64,
-    /// Decay of the squared gradient's mean; 0.999.
-    pub beta_2: f64,
-    /// Added to the root of the squared gradient's mean; 1e-7.
-    pub epsilon: f64,
-    /// How an epoch is made; full passes.
-    pub protocol: Protocol,
-    /// Seed of the initial weights and the order of rows; 0.
-    pub seed: u64,
-}
-
-fn is_default<T: Default + PartialEq>(value: &T) -> bool {
-    *value == T::default()
-}
-
-impl Default for AdamConfig {
-    fn default() -> AdamConfig {
-        AdamConfig {
-            epochs: 7,
-            batch_size: 64,
-            learning_rate: 1e-3,
-            schedule: Schedule::Constant,
-            l2: 0.0,
-            dropout: 0.0,
-            patience: None,
-            beta_1: 0.9,
-            beta_2: 0.999,
-            epsilon: 1e-7,
-            protocol: Protocol::Full,
-            seed: 0,
-        }
-    }
-}
-
-impl AdamConfig {
-    /// Checks every number.
-    ///
-    /// # Errors
-    /// [`SolverError::Config`] with the first number that is out of range.
-    pub fn check(&self) -> Result<(), SolverError> {
-        let positive = |x: f64| x.is_finite() && x > 0.0;
-        let share = |x: f64| (0.0..1.0).contains(&x);
-        require(self.epochs > 0, "epochs", self.epochs, "at least 1")?;
-        require(
-            self.batch_size > 0,
-            "batch size",
-            self.batch_size,
-            "at least 1",
-        )?;
-        let rate = self.learning_rate;
-        require(positive(rate), "learning rate", rate, "a positive number")?;
-        self.schedule.check()?;
-        let l2 = self.l2;
-        let fine = l2.is_finite() && l2 >= 0.0;
-        require(fine, "l2", l2, "zero or a positive number")?;
-        let dropout = self.dropout;
-        let fine = share(dropout);
-        require(fine, "dropout", dropout, "at least 0 and below 1")?;
-        let patience = self.patience.unwrap_or(1);
-        require(patience > 0, "patience", patience, "at least 1")?;
-        require(
-            share(self.beta_1),
-            "beta 1",
-            self.beta_1,
-            "at least 0 and below 1",
-        )?;
-        require(
-            share(self.beta_2),
-            "beta 2",
-            self.beta_2,
-            "at least 0 and below 1",
-        )?;
-        require(
-            positive(self.epsilon),
-            "epsilon",
-            self.epsilon,
-            "a positive number",
-        )?;
-        if let Protocol::Tutorial(tutorial) = self.protocol {
-            for (name, value) in [
-                ("steps per epoch", tutorial.steps_per_epoch),
-                ("shuffle buffer", tutorial.shuffle_buffer),
-                ("validation steps", tutorial.validation_steps),
-                ("validation batch", tutorial.validation_batch),
-            ] {
-                require(value > 0, name, value, "at least 1")?;
-            }
-        }
-        Ok(())
-    }
-
-    /// The seeded initial head of `outputs` outputs for `channels` channels.
-    pub fn initial(&self, outputs: usize, channels: usize) -> Linear {
-        let limit = (6.0 / (channels + outputs) as f64).sqrt() as f32;
-        let mut random = Stream::new(self.seed, Purpose::Initial);
-        let mut head = Linear::zeros(outputs, channels);
-        let weights = &mut head.weights_oc;
-        weights.fill_with(|| random.symmetric(limit));
-        head
-    }
-}
 
 impl Solver for AdamConfig {
     fn fit(
@@ -220,6 +93,7 @@ pub fn fit_batches(
         "at least 1 for early stopping",
     )?;
     let steps_per_epoch = batches.steps_per_epoch();
+    config.check_steps(steps_per_epoch as u64)?;
     let total_steps = steps_per_epoch as u64 * u64::from(config.epochs);
     let mut optimizer = Optimizer::new(initial, config);
     if let Some(weights_k) = problem.class_weights() {
@@ -273,13 +147,12 @@ pub fn fit_batches(
         observe(&told);
         history.push(told);
         if let (Some(patience), Some(loss)) = (patience, told.validation_loss) {
-            match &best {
-                Some((least, since, _)) if loss >= *least => {
-                    if epoch - since >= patience {
-                        break;
-                    }
-                }
-                _ => best = Some((loss, epoch, head)),
+            // A loss that is no number is not lower, as in Keras.
+            let (least, since) = best.as_ref().map_or((f64::INFINITY, 0), |b| (b.0, b.1));
+            if loss < least {
+                best = Some((loss, epoch, head));
+            } else if epoch - since >= patience {
+                break;
             }
         }
     }
@@ -294,65 +167,4 @@ pub fn fit_batches(
         best_epoch,
         convergence: None,
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn glorot_limit() {
-        let config = AdamConfig::default();
-        let head = config.initial(1, 2048);
-        let limit = (6.0_f32 / 2049.0).sqrt();
-        let largest = head.weights_oc.iter().fold(0.0_f32, |a, w| a.max(w.abs()));
-        assert!(largest <= limit && largest > 0.99 * limit);
-        assert_eq!(head.bias_o, [0.0]);
-        assert_eq!(head.parameter_count(), 2049);
-        let other = AdamConfig { seed: 1, ..config };
-        assert_ne!(other.initial(1, 2048), head);
-        assert_eq!(config.initial(10, 2048).parameter_count(), 20_490);
-    }
-
-    #[test]
-    fn numbers_out_of_range_are_named() {
-        let config = AdamConfig {
-            learning_rate: -1.0,
-            ..AdamConfig::default()
-        };
-        let message = config.check().unwrap_err().to_string();
-        assert_eq!(message, "learning rate is -1, expected a positive number");
-        for config in [
-            AdamConfig {
-                epochs: 0,
-                ..AdamConfig::default()
-            },
-            AdamConfig {
-                batch_size: 0,
-                ..AdamConfig::default()
-            },
-            AdamConfig {
-                beta_1: 1.0,
-                ..AdamConfig::default()
-            },
-            AdamConfig {
-                epsilon: f64::NAN,
-                ..AdamConfig::default()
-            },
-            AdamConfig {
-                dropout: 1.0,
-                ..AdamConfig::default()
-            },
-            AdamConfig {
-                patience: Some(0),
-                ..AdamConfig::default()
-            },
-            AdamConfig {
-                schedule: Schedule::Exponential { rate: 0.0 },
-                ..AdamConfig::default()
-            },
-        ] {
-            assert!(config.check().is_err());
-        }
-    }
 }

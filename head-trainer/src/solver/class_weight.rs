@@ -6,6 +6,10 @@ use super::{SolverError, require};
 
 /// Weights of the classes. A training loss is the mean over all rows of weight times loss, as
 /// Keras's `class_weight` has it; validation and test are never weighted.
+///
+/// A class of weight zero counts nothing: training does not see its rows, as if they were not
+/// there, while it stays one of the head's classes. At least two classes that have training rows
+/// must count, or there is nothing to tell apart.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ClassWeight {
@@ -15,9 +19,12 @@ pub enum ClassWeight {
     /// `n / (K n[k])`: each class counts the same, however many rows it has (scikit-learn's
     /// `balanced`).
     Balanced,
-    /// These, `[K]`.
+    /// These, `[K]`; zero or from 1e-6 to 1e6, what f32 squares without loss.
     Given(Vec<f64>),
 }
+
+/// What a given weight may be besides zero.
+const WEIGHTS: std::ops::RangeInclusive<f64> = 1e-6..=1e6;
 
 impl ClassWeight {
     /// Whether every row counts the same.
@@ -26,15 +33,41 @@ impl ClassWeight {
     }
 
     /// Checks every number.
+    ///
+    /// # Errors
+    /// [`SolverError::Config`].
     pub(crate) fn check(&self) -> Result<(), SolverError> {
         let ClassWeight::Given(weights_k) = self else {
             return Ok(());
         };
         for weight in weights_k {
-            let fine = weight.is_finite() && *weight >= 0.0;
-            require(fine, "class weight", weight, "zero or a positive number")?;
+            let fine = *weight == 0.0 || WEIGHTS.contains(weight);
+            require(fine, "class weight", weight, "zero or from 1e-6 to 1e6")?;
         }
-        Ok(())
+        let counting = weights_k.iter().filter(|w| **w > 0.0).count();
+        require(
+            counting >= 2,
+            "number of class weights above zero",
+            counting,
+            "at least 2",
+        )
+    }
+
+    /// Checks that there is a weight for each of `classes` classes.
+    ///
+    /// # Errors
+    /// [`SolverError::Config`].
+    pub(crate) fn check_count(&self, classes: usize) -> Result<(), SolverError> {
+        let ClassWeight::Given(weights_k) = self else {
+            return Ok(());
+        };
+        let count = weights_k.len();
+        require(
+            count == classes,
+            "number of class weights",
+            format!("{count} for {classes} classes"),
+            "one for each class",
+        )
     }
 
     /// The weights for the training rows `train` of some labelled rows, `[K]`; none where every
@@ -57,11 +90,18 @@ impl ClassWeight {
                 Ok(Some(weights.collect()))
             }
             ClassWeight::Given(weights_k) => {
+                self.check_count(classes)?;
+                let mut seen_k = vec![false; classes];
+                for &row in train {
+                    let label = labels_n[row as usize] as usize;
+                    seen_k[label] = weights_k[label] > 0.0;
+                }
+                let counting = seen_k.into_iter().filter(|seen| *seen).count();
                 require(
-                    weights_k.len() == classes,
-                    "number of class weights",
-                    weights_k.len(),
-                    "one for each class",
+                    counting >= 2,
+                    "number of classes with training images and a weight above zero",
+                    counting,
+                    "at least 2",
                 )?;
                 Ok(Some(weights_k.clone()))
             }
@@ -84,7 +124,9 @@ impl std::str::FromStr for ClassWeight {
                 weight
                     .filter(|weight| weight.check().is_ok())
                     .ok_or_else(|| {
-                        "expected `balanced` or a number for each class, such as 1,2.5".to_owned()
+                        "expected `none`, `balanced` or a number for each class, such as 1,2.5: zero or \
+                         from 1e-6 to 1e6, and two of them above zero"
+                            .to_owned()
                     })
             }
         }
@@ -106,13 +148,41 @@ mod tests {
         assert_eq!(of("balanced").unwrap(), Some(vec![2.0, 4.0 / 6.0]));
         assert_eq!(of("1, 2.5").unwrap(), Some(vec![1.0, 2.5]));
         assert!(
-            of("1")
+            of("1,1,1")
                 .unwrap_err()
                 .to_string()
                 .contains("one for each class")
         );
-        for text in ["", "1,-1", "1,nan", "even"] {
-            assert!(text.parse::<ClassWeight>().is_err());
+        for text in [
+            "", "1,-1", "1,nan", "1,inf", "even", "0,0", "1,0", "0", "1,1e300", "1,1e-300",
+        ] {
+            assert!(text.parse::<ClassWeight>().is_err(), "{text}");
         }
+        for weights_k in [vec![0.0; 3], vec![1.0, 1e300], vec![1.0, f64::NAN], vec![]] {
+            assert!(ClassWeight::Given(weights_k).check().is_err());
+        }
+    }
+
+    #[test]
+    fn two_classes_must_count() {
+        // Class 2 has no training row.
+        let of = |text: &str| {
+            let weights: ClassWeight = text.parse().unwrap();
+            weights.of(&[0, 1, 2, 2], &[0, 1], 3)
+        };
+        assert_eq!(of("1,2,0").unwrap(), Some(vec![1.0, 2.0, 0.0]));
+        let error = of("0,1,1").unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "number of classes with training images and a weight above zero is 1, expected at \
+             least 2"
+        );
+        let weights: ClassWeight = "1,1".parse().unwrap();
+        assert!(weights.check_count(2).is_ok() && ClassWeight::None.check_count(9).is_ok());
+        let error = weights.check_count(3).unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "number of class weights is 2 for 3 classes, expected one for each class"
+        );
     }
 }

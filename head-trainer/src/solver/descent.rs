@@ -8,8 +8,6 @@
 
 use std::collections::VecDeque;
 
-/// Steps that the approximation of the curvature remembers.
-const MEMORY: usize = 10;
 /// Sufficient decrease, c1 of the Wolfe conditions.
 const DECREASE: f64 = 1e-4;
 /// Curvature, c2 of the Wolfe conditions.
@@ -24,7 +22,7 @@ const TRIALS: usize = 30;
 pub(super) struct Value {
     /// The value.
     pub value: f64,
-    /// How far from a minimum the gradient says the point is; the search ends when this is small.
+    /// How far from a minimum the gradient says the point is.
     pub norm: f64,
 }
 
@@ -55,13 +53,14 @@ struct Pair {
     rho: f64, // 1 / (change · step)
 }
 
-/// Goes downhill on `function` from `origin` until its norm is at most `tolerance`, the iterations
-/// run out, or rounding lets the line search go no further.
+/// Goes downhill on `function` from `origin`, remembering `memory` steps for the curvature, until a point's value `is_reached`, the iterations run
+/// out, or rounding lets the line search go no further.
 pub(super) fn minimise(
     function: Function<'_>,
     origin: Vec<f64>,
+    memory: usize,
     max_iterations: u64,
-    tolerance: f64,
+    is_reached: impl Fn(Value) -> bool,
 ) -> Minimum {
     let mut gradient = vec![0.0; origin.len()];
     let value = function(&origin, &mut gradient);
@@ -70,9 +69,9 @@ pub(super) fn minimise(
         value,
         gradient,
     };
-    let mut pairs: VecDeque<Pair> = VecDeque::with_capacity(MEMORY);
+    let mut pairs: VecDeque<Pair> = VecDeque::with_capacity(memory);
     let mut iterations = 0;
-    while iterations < max_iterations && here.value.norm > tolerance {
+    while iterations < max_iterations && !is_reached(here.value) {
         let mut direction = direction(&here.gradient, &pairs);
         if dot(&direction, &here.gradient) >= 0.0 {
             // Rounding has spoilt the memory.
@@ -96,7 +95,7 @@ pub(super) fn minimise(
         let change = difference(&there.gradient, &here.gradient);
         let curvature = dot(&step, &change);
         if curvature > f64::EPSILON * dot(&change, &change) {
-            if pairs.len() == MEMORY {
+            if pairs.len() == memory {
                 pairs.pop_front();
             }
             pairs.push_back(Pair {
@@ -263,6 +262,8 @@ fn add(to: &mut [f64], factor: f64, what: &[f64]) {
 mod tests {
     use super::*;
 
+    const SMALL: usize = 10;
+
     fn valued(value: f64, gradient: &[f64]) -> Value {
         let norm = norm(gradient);
         Value { value, norm }
@@ -276,7 +277,9 @@ mod tests {
             g.copy_from_slice(&[x, 100.0 * y]);
             valued(0.5 * (x * x + 100.0 * y * y), g)
         };
-        let minimum = minimise(&mut function, vec![0.0, 0.0], 100, 1e-10);
+        let minimum = minimise(&mut function, vec![0.0, 0.0], SMALL, 100, |v| {
+            v.norm <= 1e-10
+        });
         assert!(minimum.norm <= 1e-10, "{minimum:?}");
         assert!((minimum.point[0] - 3.0).abs() < 1e-9, "{minimum:?}");
         assert!((minimum.point[1] + 1.0).abs() < 1e-9, "{minimum:?}");
@@ -292,7 +295,9 @@ mod tests {
             g[1] = 200.0 * (y - x * x);
             valued((1.0 - x).powi(2) + 100.0 * (y - x * x).powi(2), g)
         };
-        let minimum = minimise(&mut function, vec![-1.2, 1.0], 200, 1e-9);
+        let minimum = minimise(&mut function, vec![-1.2, 1.0], SMALL, 200, |v| {
+            v.norm <= 1e-9
+        });
         assert!(minimum.norm <= 1e-9, "{minimum:?}");
         assert!((minimum.point[0] - 1.0).abs() < 1e-8, "{minimum:?}");
     }
@@ -303,7 +308,7 @@ mod tests {
             g[0] = 4.0 * p[0].powi(3);
             valued(1e9 + p[0].powi(4), g)
         };
-        let minimum = minimise(&mut function, vec![1.0], 1000, 0.0);
+        let minimum = minimise(&mut function, vec![1.0], SMALL, 1000, |v| v.norm <= 0.0);
         assert!(
             minimum.iterations < 1000 && minimum.norm < 1.0,
             "{minimum:?}"
@@ -316,7 +321,7 @@ mod tests {
             g[0] = 2.0 * p[0];
             valued(p[0] * p[0], g)
         };
-        let minimum = minimise(&mut function, vec![0.0], 10, 1e-9);
+        let minimum = minimise(&mut function, vec![0.0], SMALL, 10, |v| v.norm <= 1e-9);
         assert_eq!((minimum.iterations, minimum.value), (0, 0.0));
     }
 }

@@ -14,6 +14,8 @@
 //! - Its precision and recall for two classes are swapped. Its metrics are not used at all.
 //! - It does not say whether it converged (a line search that fails ends it silently), so the
 //!   gradient at the end is computed here.
+//! - It knows a gradient tolerance alone. Where that ends farther above the minimum than the gap
+//!   tolerance allows, it searches on from there to a smaller one.
 //!
 //! Every training row counts the same: the views of an image as if each were an image. It knows no
 //! weights of classes; [`super::FitConfig::check`] refuses them.
@@ -41,6 +43,9 @@ pub use linfa_logistic::error::Error;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Linfa(pub MinimumConfig);
 
+/// Searches at most, each from where the one before it ended.
+const SEARCHES: usize = 20;
+
 impl Solver for Linfa {
     fn fit(
         &self,
@@ -50,22 +55,33 @@ impl Solver for Linfa {
         let config = &self.0;
         config.check()?;
         let start = Instant::now();
-        let standardizer = problem.standardizer();
-        let point = match problem.classes() {
-            2 => two_classes(problem, config)?,
-            _ => many_classes(problem, config)?,
-        };
         let mut objective = Objective::new(problem, config.l2);
-        let found = head_at(&point, problem.outputs());
-        let head = standardizer.map_or(found.clone(), |s| s.fold_back(&found));
-        // The objective is a function of weights for raw features.
-        let numbers = head.weights_oc.iter().chain(&head.bias_o);
-        let raw: Vec<f64> = match standardizer {
-            None => point,
-            Some(_) => numbers.map(|x| f64::from(*x)).collect(),
+        let mut raw = Vec::new();
+        let mut end = None;
+        let mut searches = 0;
+        // The gradient norm to search on to from a point that linfa found; none to stop there.
+        let mut judge = |point: &[f64]| {
+            raw.clear();
+            raw.extend_from_slice(point);
+            if let Some(standardizer) = problem.standardizer() {
+                // The objective is a function of weights for raw features.
+                standardizer.fold(&mut raw, problem.outputs());
+            }
+            let mut gradient = vec![0.0; raw.len()];
+            let value = objective.at(&raw, &mut gradient);
+            let norm = objective.norm(&gradient);
+            let before = end.replace((value, norm));
+            searches += 1;
+            let lower = before.is_none_or(|(least, _)| value < least);
+            let on = searches < SEARCHES && lower && !config.is_reached(value, norm);
+            on.then(|| 0.5 * config.norm_wanted(value))
         };
-        let mut gradient = vec![0.0; raw.len()];
-        let value = objective.at(&raw, &mut gradient);
+        match problem.classes() {
+            2 => two_classes(problem, config, &mut judge)?,
+            _ => many_classes(problem, config, &mut judge)?,
+        }
+        let (value, norm) = end.expect("linfa found a point");
+        let head = head_at(&raw, problem.outputs());
         let epoch = last_epoch(&head, problem, start);
         observe(&epoch);
         Ok(Fit {
@@ -73,51 +89,77 @@ impl Solver for Linfa {
             history: vec![epoch],
             steps: Vec::new(),
             best_epoch: None,
-            convergence: Some(config.convergence(value, objective.norm(&gradient), None)),
+            convergence: Some(config.convergence(value, norm, None)),
         })
     }
 }
 
-/// Weights `[C]` and bias of the one output.
-fn two_classes(problem: &Problem<'_>, config: &MinimumConfig) -> Result<Vec<f64>, Error> {
-    let count = problem.train().len() as f64;
-    let model = LogisticRegression::default()
+/// Searches for the weights `[C]` and the bias of the one output until `judge` is content.
+fn two_classes(
+    problem: &Problem<'_>,
+    config: &MinimumConfig,
+    judge: &mut dyn FnMut(&[f64]) -> Option<f64>,
+) -> Result<(), Error> {
+    let (data, count) = (training_data(problem), problem.train().len() as f64);
+    let mut search = LogisticRegression::default()
         .alpha(config.l2 * count)
         .max_iterations(config.max_iterations)
-        .gradient_tolerance(config.gradient_tolerance * count)
-        .check()
-        .and_then(|parameters| parameters.fit(&training_data(problem)))?;
-    let sign = if model.labels().pos.class == 1 {
-        1.0
-    } else {
-        -1.0
-    };
-    let mut point: Vec<f64> = model.params().iter().map(|w| w * sign).collect();
-    point.push(model.intercept() * sign);
-    Ok(point)
+        .gradient_tolerance(config.gradient_tolerance * count);
+    loop {
+        let model = search.clone().check().and_then(|p| p.fit(&data))?;
+        let sign = if model.labels().pos.class == 1 {
+            1.0
+        } else {
+            -1.0
+        };
+        let mut found: Vec<f64> = model.params().to_vec();
+        found.push(model.intercept());
+        let point: Vec<f64> = found.iter().map(|w| w * sign).collect();
+        let Some(norm) = judge(&point) else {
+            return Ok(());
+        };
+        search = search
+            .gradient_tolerance(norm * count)
+            .initial_params(Array1::from(found));
+    }
 }
 
-/// Weights `[K, C]` and biases `[K]`; zeros for a class without a training row.
-fn many_classes(problem: &Problem<'_>, config: &MinimumConfig) -> Result<Vec<f64>, Error> {
-    let count = problem.train().len() as f64;
-    let model = MultiLogisticRegression::default()
+/// Searches for the weights `[K, C]` and the biases `[K]`, zeros for a class without a training
+/// row, until `judge` is content.
+fn many_classes(
+    problem: &Problem<'_>,
+    config: &MinimumConfig,
+    judge: &mut dyn FnMut(&[f64]) -> Option<f64>,
+) -> Result<(), Error> {
+    let (data, count) = (training_data(problem), problem.train().len() as f64);
+    let (classes, channels) = (problem.classes(), problem.rows().channels());
+    let mut search = MultiLogisticRegression::default()
         .alpha(config.l2 * count)
         .max_iterations(config.max_iterations)
-        .gradient_tolerance(config.gradient_tolerance * count)
-        .check()
-        .and_then(|parameters| parameters.fit(&training_data(problem)))?;
-    let (classes, channels) = (problem.classes(), problem.rows().channels());
-    let mut point = vec![0.0; classes * (channels + 1)];
-    // Its columns are in the order of the classes that it met.
-    for (column, &class) in model.classes().iter().enumerate() {
-        let class = class as usize;
-        let weights = model.params().column(column);
-        for (to, from) in point[class * channels..].iter_mut().zip(weights) {
-            *to = *from;
+        .gradient_tolerance(config.gradient_tolerance * count);
+    loop {
+        let model = search.clone().check().and_then(|p| p.fit(&data))?;
+        let mut found = model.params().to_owned();
+        found
+            .push_row(model.intercept().view())
+            .expect("an intercept for each column");
+        let mut point = vec![0.0; classes * (channels + 1)];
+        // Its columns are in the order of the classes that it met.
+        for (column, &class) in model.classes().iter().enumerate() {
+            let class = class as usize;
+            let weights = model.params().column(column);
+            for (to, from) in point[class * channels..].iter_mut().zip(weights) {
+                *to = *from;
+            }
+            point[classes * channels + class] = model.intercept()[column];
         }
-        point[classes * channels + class] = model.intercept()[column];
+        let Some(norm) = judge(&point) else {
+            return Ok(());
+        };
+        search = search
+            .gradient_tolerance(norm * count)
+            .initial_params(found);
     }
-    Ok(point)
 }
 
 type Data = DatasetBase<Array2<f64>, Array1<u32>>;

@@ -1,5 +1,28 @@
 //! What the solvers that go to the minimum of the penalised loss share: when to stop, and how
 //! close an end is.
+//!
+//! A search is done when the gradient's norm is at most the gradient tolerance *and* the gap to the
+//! minimum is at most the gap tolerance times the value. The norm alone says little where the
+//! penalty is weak: the loss may then be smaller than what is left to gain along directions that
+//! the penalty alone curves. The gap is bounded by
+//!
+//! ```text
+//! f(w, b) - f(w*, b*) <= |df/dw|² / (2 l2) + |df/db| |b - b*|
+//! ```
+//!
+//! (the loss is convex, so it lies above its tangent, and the penalty is l2/2 |w|²; the first term
+//! is the duality gap). The biases are not penalised, so `b*` is as unknown as the minimum. The
+//! rule is
+//!
+//! ```text
+//! |df/d(w, b)|² / (2 l2) <= gap tolerance * f(w, b)
+//! ```
+//!
+//! which for given biases is exact. Their share is `|df/db|² / (2 s)` to second order, s being the
+//! mean of p (1 - p), and the rule covers it as long as l2 is at most s. Where it is above, the loss
+//! hardly moves from ln K, and the gradient tolerance decides alone. Gradients are by the weights
+//! that the penalty is on: those of standardised features if the solver sees such. Without a
+//! penalty there is no such bound, and again the gradient tolerance decides alone.
 
 use std::time::Instant;
 
@@ -21,6 +44,10 @@ pub struct MinimumConfig {
     pub max_iterations: u64,
     /// Euclidean norm of the objective's gradient at which to stop; 1e-4.
     pub gradient_tolerance: f64,
+    /// Share of the objective that it may be above the minimum at the stop, for `l2` above zero;
+    /// 1e-6. None, as in records that do not name it: the gradient's norm decides alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gap_tolerance: Option<f64>,
 }
 
 impl Default for MinimumConfig {
@@ -29,9 +56,14 @@ impl Default for MinimumConfig {
             l2: 0.1,
             max_iterations: 1000,
             gradient_tolerance: 1e-4,
+            gap_tolerance: Some(1e-6),
         }
     }
 }
+
+/// Bounds of what is taken for a penalty, other than none: beyond them squares of weights overflow
+/// or sums round the penalty away.
+const PENALTIES: std::ops::RangeInclusive<f64> = 1e-15..=1e15;
 
 impl MinimumConfig {
     /// Checks every number.
@@ -43,9 +75,10 @@ impl MinimumConfig {
             l2,
             max_iterations,
             gradient_tolerance,
+            gap_tolerance,
         } = *self;
-        let fine = l2.is_finite() && l2 >= 0.0;
-        require(fine, "l2", l2, "zero or a positive number")?;
+        let fine = l2 == 0.0 || PENALTIES.contains(&l2);
+        require(fine, "l2", l2, "zero or a number from 1e-15 to 1e15")?;
         let fine = max_iterations > 0;
         require(fine, "max iterations", max_iterations, "at least 1")?;
         let fine = gradient_tolerance.is_finite() && gradient_tolerance > 0.0;
@@ -54,7 +87,32 @@ impl MinimumConfig {
             "gradient tolerance",
             gradient_tolerance,
             "a positive number",
-        )
+        )?;
+        let gap_tolerance = gap_tolerance.unwrap_or(1.0);
+        let fine = gap_tolerance.is_finite() && gap_tolerance > 0.0;
+        require(fine, "gap tolerance", gap_tolerance, "a positive number")
+    }
+
+    /// Bound of the gap to the minimum as a share of the value; none without a penalty.
+    fn gap(&self, objective: f64, gradient_norm: f64) -> Option<f64> {
+        let gap = gradient_norm * gradient_norm / (2.0 * self.l2) / objective;
+        gap.is_finite().then_some(gap)
+    }
+
+    /// Whether a search that came there is done.
+    pub(super) fn is_reached(&self, objective: f64, gradient_norm: f64) -> bool {
+        gradient_norm <= self.norm_wanted(objective)
+    }
+
+    /// The gradient norm at which a search is done, if the minimum is `objective`.
+    pub(super) fn norm_wanted(&self, objective: f64) -> f64 {
+        match self.gap_tolerance {
+            Some(tolerance) if self.l2 > 0.0 => {
+                let norm = (2.0 * self.l2 * tolerance * objective).sqrt();
+                norm.min(self.gradient_tolerance)
+            }
+            _ => self.gradient_tolerance,
+        }
     }
 
     /// How close an end with that objective and gradient is.
@@ -68,7 +126,9 @@ impl MinimumConfig {
             objective,
             gradient_norm,
             gradient_tolerance: self.gradient_tolerance,
-            converged: gradient_norm <= self.gradient_tolerance,
+            gap: self.gap(objective, gradient_norm),
+            gap_tolerance: self.gap_tolerance.filter(|_| self.l2 > 0.0),
+            converged: self.is_reached(objective, gradient_norm),
             iterations,
         }
     }

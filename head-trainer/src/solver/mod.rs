@@ -22,7 +22,6 @@ pub use self::class_weight::ClassWeight;
 pub use self::minimum::MinimumConfig;
 pub use self::problem::{Problem, ProblemError};
 use crate::head::Linear;
-use crate::standardize::Standardizer;
 
 /// Something that finds a head.
 pub trait Solver {
@@ -82,6 +81,7 @@ impl SolverConfig {
 
 /// Everything that decides a fit besides its data.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct FitConfig {
     /// The solver.
     pub solver: SolverConfig,
@@ -120,6 +120,16 @@ impl FitConfig {
             SolverConfig::Lbfgs(lbfgs::Lbfgs(config))
             | SolverConfig::Linfa(linfa::Linfa(config)) => config.check(),
         }
+    }
+
+    /// [`FitConfig::check`], and what only the number of classes shows. [`fit`] checks it too;
+    /// this is for finding a mistake as soon as the classes are known.
+    ///
+    /// # Errors
+    /// [`SolverError::Config`] with the first number that is out of range.
+    pub fn check_for(&self, classes: usize) -> Result<(), SolverError> {
+        self.check()?;
+        self.class_weight.check_count(classes)
     }
 }
 
@@ -165,7 +175,14 @@ pub struct Convergence {
     pub gradient_norm: f64,
     /// The norm that was asked for.
     pub gradient_tolerance: f64,
-    /// Whether it was reached. If not, the iterations ran out or the line search could go no
+    /// A bound of how far the objective is above its minimum, as a share of it (see
+    /// [`MinimumConfig::gap_tolerance`]); none without a penalty.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gap: Option<f64>,
+    /// The share that was asked for; none if the gradient's norm decided alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gap_tolerance: Option<f64>,
+    /// Whether both were reached. If not, the iterations ran out or the line search could go no
     /// further; the head is the best one found.
     pub converged: bool,
     /// Steps taken; none where the solver does not say.
@@ -264,22 +281,24 @@ pub fn fit_path(
 }
 
 /// Does `work` on a problem that has the class weights and the standardised features of `config`.
+/// Moments are measured only if they are wanted and [`Problem::with_moments`] brought none.
 fn prepared<T>(
     problem: &Problem<'_>,
     config: &FitConfig,
     work: impl FnOnce(&Problem<'_>) -> Result<T, SolverError>,
 ) -> Result<T, SolverError> {
-    config.check()?;
+    config.check_for(problem.classes())?;
     let class_weights =
         config
             .class_weight
             .of(problem.labels(), problem.train(), problem.classes())?;
+    let mut measured = None;
     let standardizer = config
         .standardize
-        .then(|| Standardizer::fit(problem.rows(), problem.train()));
+        .then(|| problem.moments_or_measure(&mut measured));
     let problem = Problem {
         class_weights_k: class_weights.as_deref(),
-        standardizer: standardizer.as_ref(),
+        standardizer,
         ..*problem
     };
     work(&problem)

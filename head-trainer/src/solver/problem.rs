@@ -18,6 +18,7 @@ pub struct Problem<'a> {
     pub(super) validation: &'a [u32],
     pub(super) class_weights_k: Option<&'a [f64]>,
     pub(super) standardizer: Option<&'a Standardizer>,
+    pub(super) moments: Option<&'a Standardizer>,
 }
 
 /// Why the data is no problem that a solver takes.
@@ -97,6 +98,7 @@ impl<'a> Problem<'a> {
             validation,
             class_weights_k: None,
             standardizer: None,
+            moments: None,
         };
         if rows.count() != labels_n.len() {
             return Err(ProblemError::Count {
@@ -154,6 +156,35 @@ impl<'a> Problem<'a> {
         }
         self.train_starts = Some(starts);
         Ok(self)
+    }
+
+    /// Brings the moments of the training rows, [`Standardizer::fit`] of [`Problem::rows`] and
+    /// [`Problem::train`], so that several fits on the same rows need not each measure them. The
+    /// results are the same to the last bit. Features are standardised only if a fit's
+    /// configuration says so.
+    ///
+    /// # Panics
+    /// When they are of another number of channels.
+    pub fn with_moments(mut self, moments: &'a Standardizer) -> Problem<'a> {
+        let channels = self.rows.channels();
+        assert_eq!(moments.mean().len(), channels, "moments of these channels");
+        self.moments = Some(moments);
+        self
+    }
+
+    /// The moments of the training rows: those brought, those that the features are standardised
+    /// by, or, measured now, `measured`.
+    pub(super) fn moments_or_measure<'b>(
+        &self,
+        measured: &'b mut Option<Standardizer>,
+    ) -> &'b Standardizer
+    where
+        'a: 'b,
+    {
+        match self.standardizer.or(self.moments) {
+            Some(moments) => moments,
+            None => measured.insert(Standardizer::fit(self.rows, self.train)),
+        }
     }
 
     /// The features, `[N, C]`.

@@ -6,7 +6,7 @@ use crate::solver::{SolverError, require};
 
 /// A learning-rate schedule: what the step size is multiplied by at each step.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Schedule {
     /// Always 1.
     #[default]

@@ -21,6 +21,7 @@
 mod draft;
 mod events;
 mod find;
+mod inputs;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -37,6 +38,7 @@ use self::draft::DRAFT;
 pub use self::draft::Draft;
 pub(crate) use self::draft::csv_bytes;
 pub use self::find::{FindError, find};
+pub use self::inputs::{Changed, Input, Inputs, InputsError};
 use crate::decide::Choices;
 use crate::head::{Decision, Head, HeadError};
 use crate::metrics::Metrics;

@@ -28,12 +28,13 @@ pub mod picture;
 pub mod pictures;
 pub mod wanted;
 
+use std::path::PathBuf;
+
 use extractor::backbone::MapShape;
 use extractor::decode::Exif;
 use extractor::digest::ImageId;
 use extractor::files::escape_path;
 use extractor::store::{IDENTITY, Store, StoreError};
-use std::path::PathBuf;
 
 pub use self::cam::ClassMap;
 pub use self::mistakes::{Mistake, mistakes};

@@ -306,11 +306,12 @@ fn the_most_confident_mistakes_come_first() {
     let data = tempfile::tempdir().unwrap();
     let data = data.path();
     let mut made_up = MadeUp::new(&["a", "b", "c"], 60);
-    // Some labels are wrong.
+    made_up.write(data);
+    // Some labels are wrong: the features, which are there, are those of the right ones.
     for i in (0..180).step_by(10) {
         made_up.entries[i].label = Some((made_up.entries[i].label.unwrap() + 1) % 3);
     }
-    made_up.write(data);
+    made_up.write_index(data);
     let (record, run) = record(data, &["--epochs", "100", "--learning-rate", "0.05"]);
     for (side, flags) in [
         ("validation", &["--mistakes", "1000"][..]),

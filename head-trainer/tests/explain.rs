@@ -244,6 +244,13 @@ fn pictures_show_where_and_are_found_by_file_path_or_id() {
     // In the shape of the backbone's input, 8 x 8.
     assert_eq!(drawn(&alone["images"][0]).width, 512);
     assert_eq!(drawn(&alone["images"][0]).height, 512);
+    explain(
+        data,
+        &run,
+        &["Dog/0045.jpg", "Cat/0000.jpg", "Cat/0001.jpg"],
+    )
+    .code(0)
+    .stderr(contains("Dog/0045.jpg and 2 more: the map is drawn alone"));
     let there = ["Dog/0045.jpg", "--data", moved.to_str().unwrap()];
     let found = json(data, &run, &there, 0);
     assert_eq!(drawn(&found["images"][0]), drawn(&images[3]));

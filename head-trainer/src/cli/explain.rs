@@ -131,17 +131,27 @@ impl Args {
         images.extend(work.mistakes(&self, output)?);
         let mut seen = HashSet::new();
         images.retain(|image| seen.insert(image.id));
-        let mut explained = Vec::new();
+        let (mut explained, mut alone) = (Vec::new(), Vec::new());
         for image in &images {
             match work.explainer.explain(&image.id, class) {
                 Ok(explanation) => {
-                    explained.push(work.draw(image, &explanation, &self, out.path())?);
+                    let picture = work.picture(image);
+                    let ground = match &picture {
+                        Ok(picture) => Ground::Picture(picture),
+                        Err(error) => {
+                            alone.push((name(image), format!("{error:#}")));
+                            work.explainer.plain()
+                        }
+                    };
+                    let size = self.size.into();
+                    explained.push(work.draw(image, &explanation, ground, size, out.path())?);
                 }
                 Err(error) => {
                     skipped.push((name(image), format!("{:#}", anyhow::Error::from(error))))
                 }
             }
         }
+        warn_of_maps_alone(&alone);
         for (path, reason) in &skipped {
             eprintln!("{}", skipped_line(path, reason));
         }
@@ -186,6 +196,20 @@ impl Args {
 fn name(image: &Wanted) -> Vec<u8> {
     let id = || image.id.to_string().into_bytes();
     image.path.clone().unwrap_or_else(id)
+}
+
+/// Says which images have no picture; those of one reason, such as that the data set is gone, in
+/// one line.
+fn warn_of_maps_alone(alone: &[(Vec<u8>, String)]) {
+    for same in alone.chunk_by(|a, b| a.1 == b.1) {
+        let (first, reason) = &same[0];
+        let more = match same.len() {
+            1 => String::new(),
+            n => format!(" and {} more", n - 1),
+        };
+        let first = escape(first);
+        tracing::warn!("{first}{more}: the map is drawn alone, as there is no picture: {reason}");
+    }
 }
 
 /// The run and what it was made of.
@@ -313,26 +337,18 @@ impl Work {
         }
     }
 
-    /// Draws an explanation into `folder`.
+    /// Draws an explanation into `folder`, the longer side of `size` pixels at most.
     fn draw(
         &self,
         image: &Wanted,
         explanation: &Explanation,
-        args: &Args,
+        ground: Ground<'_>,
+        size: usize,
         folder: &Path,
     ) -> anyhow::Result<Explained> {
-        let pixels = self.picture(image);
-        if let Err(error) = &pixels {
-            let name = escape(&name(image));
-            tracing::warn!("{name}: the map is drawn alone, as there is no picture: {error:#}");
-        }
-        let ground = match &pixels {
-            Ok(pixels) => Ground::Picture(pixels),
-            Err(_) => self.explainer.plain(),
-        };
         let map = &explanation.map;
         let picture = format!("{}.png", explanation.id.short());
-        let drawn = draw(ground, Some(map), args.size.into());
+        let drawn = draw(ground, Some(map), size);
         write_atomically(&folder.join(&picture), &png(&drawn)?)?;
         let class = |class: u32| self.head().classes[class as usize].clone();
         Ok(Explained {
@@ -352,7 +368,7 @@ impl Work {
                 .collect(),
             scale: Scale::of(map).ends(),
             picture,
-            over_image: pixels.is_ok(),
+            over_image: matches!(ground, Ground::Picture(_)),
         })
     }
 }

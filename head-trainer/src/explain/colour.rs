@@ -20,7 +20,7 @@ pub const FIRST: [u8; 3] = [33, 102, 172];
 pub const SECOND: [u8; 3] = [230, 97, 1];
 
 /// Share of the colour over a picture, at the ends of a diverging scale; less towards zero.
-const DIVERGING: f32 = 0.75;
+const DIVERGING: f32 = 0.65;
 /// Share of the colour over a picture, all along a sequential scale.
 const SEQUENTIAL: f32 = 0.5;
 

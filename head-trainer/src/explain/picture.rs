@@ -203,8 +203,8 @@ mod tests {
         assert_eq!(strength(0, 39), 0);
         assert_eq!(strength(0, 0), 0);
         assert_eq!(strength(19, 39), 0);
-        // 100 + (230 - 100) * 0.75
-        assert_eq!(pixel(&drawn, 19, 0)[0], 198);
+        // 100 + (230 - 100) * 0.65 = 184.5, and so on.
+        assert_eq!(pixel(&drawn, 19, 0), [185, 98, 36]);
         assert!(strength(19, 15) > strength(19, 25));
         assert_eq!(draw(Ground::Picture(&image), None, 512), image);
     }

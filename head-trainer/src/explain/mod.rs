@@ -19,7 +19,8 @@
 //! ```
 //!
 //! [`cam`] has the mathematics, [`colour`] and [`picture`] what it looks like, [`pictures`] the
-//! images that lie under it, [`wanted`] which image is meant, [`mistakes`] which deserve a look.
+//! images that lie under it, [`wanted`] which image is meant, [`mod@mistakes`] which deserve a
+//! look. Must not know of command lines or of runs.
 
 pub mod cam;
 pub mod colour;
@@ -155,8 +156,8 @@ impl Explainer {
     }
 
     /// What the head makes of the image `id` as it is (the view `identity`), and the map of
-    /// `class`. For None that is the second of two classes, whose logit is the head's, and of more the one that the
-    /// image is taken for. The checksum of what is read is checked.
+    /// `class`. For None that is the second of two classes, whose logit is the head's, and of more
+    /// the one that the image is taken for. The checksum of what is read is checked.
     ///
     /// # Errors
     /// When the image has no features or they are damaged.

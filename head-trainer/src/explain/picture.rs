@@ -2,10 +2,10 @@
 //!
 //! The backbone saw the whole image, squeezed into its input without cropping, so the map covers
 //! the whole image, whatever its shape: position (y, x) of `[h, w]` is centred at ((y + 0.5) / h,
-//! (x + 0.5) / w) of its height and width. Between the centres the map is bilinear, as the images are
-//! when they are resized ([`extractor::resize`]). What a backbone sees at a position reaches farther than
-//! the position's own cell, so the map says about where, never exactly where. Must not know where images come
-//! from.
+//! (x + 0.5) / w) of its height and width. Between the centres the map is bilinear, as the images
+//! are when they are resized ([`extractor::resize`]). What a backbone sees at a position reaches
+//! farther than the position's own cell, so the map says about where, never exactly where. Must not
+//! know where images come from.
 
 use std::borrow::Cow;
 use std::io::Cursor;
@@ -125,7 +125,7 @@ pub fn png(image: &RgbImage) -> ImageResult<Vec<u8>> {
 }
 
 /// A small picture for a report, as the bytes of a JPEG file: [`draw`] with `longest` for the longer
-/// side, with the colours of `map` or, for None, without. A thumbnail of 160 pixels takes some 5 KB.
+/// side, with the colours of `map` or, for None, without.
 ///
 /// # Errors
 /// When it cannot be encoded, as no side of a JPEG is longer than 65,535.

@@ -84,7 +84,7 @@ train-head: check build ## train a head on cached features (stage two)
 .PHONY: baseline
 baseline: check build $(filter $(sample_marker),$(stand_in_files)) ## train the small CNN end to end on the same images and split
 	@$(if $(stand_ins),echo "$(note)" >&2)
-	@$(head_trainer) baseline "$(images)" --pixels "$(results)/pixels" $(index_flag) --checkpoints "$(results)/checkpoints" --runs "$(results)/runs" $(BASELINE_ARGS) $(skips_are_fine)
+	@$(head_trainer) baseline "$(images)" --store "$(results)/pixels" $(index_flag) --checkpoints "$(results)/checkpoints" --runs "$(results)/runs" $(BASELINE_ARGS) $(skips_are_fine)
 
 .PHONY: report
 report: build ## one HTML page that compares runs

@@ -3,9 +3,10 @@
 //!
 //! Must not know what is in the files.
 
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
 /// Something went wrong with a file of our own; carries the path and what was being done.
@@ -257,6 +258,42 @@ pub fn escape(path: &[u8]) -> String {
     text
 }
 
+/// The bytes that [`escape`] made `text` of; none if it made no such text.
+pub fn unescape(text: &str) -> Option<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find('\\') {
+        bytes.extend_from_slice(&rest.as_bytes()[..at]);
+        let escaped = &rest[at + 1..];
+        let kind = escaped.chars().next()?;
+        rest = &escaped[kind.len_utf8()..];
+        match kind {
+            'n' => bytes.push(b'\n'),
+            't' => bytes.push(b'\t'),
+            'r' => bytes.push(b'\r'),
+            '\\' => bytes.push(b'\\'),
+            'x' => {
+                bytes.push(u8::from_str_radix(rest.get(..2)?, 16).ok()?);
+                rest = &rest[2..];
+            }
+            'u' => {
+                let (digits, after) = rest.strip_prefix('{')?.split_once('}')?;
+                let c = char::from_u32(u32::from_str_radix(digits, 16).ok()?)?;
+                bytes.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes());
+                rest = after;
+            }
+            _ => return None,
+        }
+    }
+    bytes.extend_from_slice(rest.as_bytes());
+    Some(bytes)
+}
+
+/// [`unescape`] for a path.
+pub fn unescape_path(text: &str) -> Option<PathBuf> {
+    unescape(text).map(|bytes| PathBuf::from(OsString::from_vec(bytes)))
+}
+
 /// [`escape`] for a path.
 pub fn escape_path(path: &Path) -> String {
     escape(path.as_os_str().as_bytes())
@@ -309,6 +346,24 @@ mod tests {
         assert_eq!(escape(b"new\nline\t\\"), "new\\nline\\t\\\\");
         assert_eq!(escape(b"latin1_\xe9.jpg"), "latin1_\\xE9.jpg");
         assert_eq!(escape(b"\x1b[31m"), "\\u{1b}[31m");
+    }
+
+    #[test]
+    fn what_is_no_escaped_text_is_no_path() {
+        for text in ["\\", "\\q", "\\x4", "\\xg0", "\\u{110000}", "\\u{1b"] {
+            assert_eq!(unescape(text), None, "{text}");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn an_escaped_name_is_read_back(
+            text in "(\\PC|[\n\t\r\u{1b}\u{85}\\\\])*", bytes: Vec<u8>
+        ) {
+            for name in [text.into_bytes(), bytes] {
+                proptest::prop_assert_eq!(unescape(&escape(&name)), Some(name));
+            }
+        }
     }
 
     #[test]

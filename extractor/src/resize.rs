@@ -12,13 +12,24 @@ pub const RESIZE: &str = "bilinear, half-pixel centres, no antialiasing";
 
 /// For one output coordinate: the two input coordinates and the weight of the second.
 #[derive(Debug, Clone, Copy, PartialEq)]
-struct Tap {
-    low: usize,
-    high: usize,
-    weight: f32,
+pub struct Tap {
+    /// The first, or the edge.
+    pub low: usize,
+    /// The second, or the edge.
+    pub high: usize,
+    /// What the second counts, 0 to 1; the first counts the rest.
+    pub weight: f32,
 }
 
-fn taps(input: usize, output: usize) -> Vec<Tap> {
+impl Tap {
+    /// Between the value at `low` and the one at `high`.
+    pub fn between(&self, low: f32, high: f32) -> f32 {
+        low + (high - low) * self.weight
+    }
+}
+
+/// The taps of every output coordinate when `input` samples become `output`; one or more each.
+pub fn taps(input: usize, output: usize) -> Vec<Tap> {
     let scale = input as f32 / output as f32;
     (0..output)
         .map(|i| {
@@ -58,9 +69,9 @@ pub fn bilinear(
                 y,
                 x,
                 std::array::from_fn(|c| {
-                    let top = top_left[c] + (top_right[c] - top_left[c]) * h.weight;
-                    let bottom = bottom_left[c] + (bottom_right[c] - bottom_left[c]) * h.weight;
-                    top + (bottom - top) * v.weight
+                    let top = h.between(top_left[c], top_right[c]);
+                    let bottom = h.between(bottom_left[c], bottom_right[c]);
+                    v.between(top, bottom)
                 }),
             );
         }

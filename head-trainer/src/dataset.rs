@@ -80,7 +80,7 @@ pub enum DatasetError {
         store: PathBuf,
     },
     /// A store that was taken for one of pixels is none.
-    #[error("{} is no store of pixels (hint: --pixels names a folder of them)", .0.display())]
+    #[error("{} is no store of pixels (hint: --store names a folder of them)", .0.display())]
     NoPixels(PathBuf),
     /// Images of the index were never extracted.
     #[error(

@@ -3,13 +3,14 @@
 //!
 //! Data flows one way: [`split`] gives every image its side, a [`solver::Problem`] joins features
 //! and labels, [`solver::fit`] finds a [`head`], [`metrics`] judge it and [`run`] writes it all
-//! down. Nothing here reads images.
+//! down. [`explain`] alone reads images, to draw on them.
 
 pub mod audit;
 pub mod baseline;
 pub mod cli;
 pub mod dataset;
 pub mod decide;
+pub mod explain;
 pub mod head;
 pub mod judge;
 pub mod kernels;

@@ -24,6 +24,7 @@
 mod draft;
 mod events;
 mod find;
+mod inputs;
 mod key;
 pub mod predictions;
 
@@ -41,6 +42,7 @@ use self::draft::DRAFT;
 pub(crate) use self::draft::csv_bytes;
 pub use self::draft::{Contents, Draft, Model};
 pub use self::find::{FindError, find};
+pub use self::inputs::{Changed, Input, Inputs, InputsError};
 pub use self::key::{RunKey, Trained};
 pub use self::predictions::Predictions;
 use crate::baseline::BaselineFit;

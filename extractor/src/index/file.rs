@@ -4,23 +4,25 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::ops::Range;
 use std::panic::AssertUnwindSafe;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow::array::{
     Array, BinaryArray, DictionaryArray, FixedSizeBinaryArray, Int32Array, StringArray,
 };
 use arrow::datatypes::{DataType, Field, Int32Type, Schema};
+use arrow::error::ArrowError;
 use arrow::ipc::reader::FileReader;
 use arrow::ipc::writer::FileWriter;
 use arrow::record_batch::RecordBatch;
 
 use super::{Digester, Entry, Index, IndexError};
 use crate::digest::Digest;
-use crate::files::{FileError, Pending};
+use crate::files::{FileError, Pending, escape_path, unescape_path};
 
 const FORMAT: &str = "index";
 const VERSION: &str = "1";
+const ROOT_KEY: &str = "headstart.root";
 const BATCH_ROWS: usize = 4096;
 
 impl Index {
@@ -43,10 +45,7 @@ impl Index {
             HashMap::from([
                 ("headstart.format".to_owned(), FORMAT.to_owned()),
                 ("headstart.version".to_owned(), VERSION.to_owned()),
-                (
-                    "headstart.root".to_owned(),
-                    crate::files::escape_path(&root),
-                ),
+                (ROOT_KEY.to_owned(), escape_path(&root)),
                 ("headstart.digest".to_owned(), self.digest().to_string()),
             ]),
         ));
@@ -95,6 +94,24 @@ impl Index {
             index.push(*entry);
         });
         read.map(|_| index)
+    }
+
+    /// Where the data set lay that the index file at `path` was made of, as it was recorded; none
+    /// if the file does not say.
+    ///
+    /// # Errors
+    /// When the file cannot be opened or is no Arrow file.
+    pub fn recorded_root(path: &Path) -> Result<Option<PathBuf>, IndexError> {
+        let file = File::open(path).map_err(FileError::new("open the index", path))?;
+        let read = || FileReader::try_new_buffered(file, None).map(|reader| reader.schema());
+        let schema = crate::quietly::catch(AssertUnwindSafe(read))
+            .unwrap_or_else(|| Err(ArrowError::IpcError("its structure is damaged".to_owned())))
+            .map_err(|source| IndexError::Arrow {
+                path: path.to_owned(),
+                source,
+            })?;
+        let root = schema.metadata().get(ROOT_KEY);
+        Ok(root.and_then(|root| unescape_path(root)))
     }
 
     /// Gives `each` all classes and an entry, entry by entry, and returns the index's digest. Only

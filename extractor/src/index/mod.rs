@@ -15,7 +15,7 @@
 //! | `label` | `dictionary<int32, utf8>`, nullable | class; the dictionary MUST be the sorted list of all classes, so that the code is the label number; null for an unlabelled image |
 //!
 //! The schema metadata MUST hold `headstart.format` = `index`, `headstart.version` = `1`,
-//! `headstart.root` (the absolute root folder, escaped as in [`crate::files::escape`]; for people)
+//! `headstart.root` (the absolute root folder, escaped as in [`crate::files::escape`])
 //! and `headstart.digest` ([`Index::digest`]). Rows MUST be in the order of the walk: ascending by
 //! path components, in any number of record batches. One id MAY occur more than once. A reader MUST refuse another version.
 

@@ -252,3 +252,16 @@ fn a_damaged_index_never_panics() {
         }
     }
 }
+
+#[test]
+fn an_index_says_where_its_data_set_lay() {
+    use std::os::unix::ffi::OsStrExt;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("index.arrow");
+    let root = std::path::Path::new(std::ffi::OsStr::from_bytes(b"/pets \\\n\xe9"));
+    Index::new(vec![]).write(&file, root).unwrap();
+    assert_eq!(Index::recorded_root(&file).unwrap().as_deref(), Some(root));
+    std::fs::write(&file, b"ARROW1 and nothing else").unwrap();
+    let error = Index::recorded_root(&file).unwrap_err();
+    assert!(error.to_string().contains("index.arrow"), "{error}");
+}

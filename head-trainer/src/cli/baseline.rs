@@ -44,7 +44,7 @@ pub struct Args {
     columns: Columns,
     /// Folder of stores of pixels: images decoded and resized once [default: DATA_DIR/pixels].
     #[arg(long, value_name = "DIR")]
-    pixels: Option<PathBuf>,
+    store: Option<PathBuf>,
     /// Height and width that images are resized to.
     #[arg(long, value_name = "HxW", value_parser = parse_size, default_value = "100x100")]
     size: Size,
@@ -55,7 +55,7 @@ pub struct Args {
     #[arg(long, value_name = "DIR")]
     runs: Option<PathBuf>,
     /// Train as this run was trained, to the same bits: its folder, its name, or the beginning of
-    /// its name or digest. With --index, --split or --pixels: where they lie now.
+    /// its name or digest. With --index, --split or --store: where they lie now.
     #[arg(long, value_name = "RUN", conflicts_with_all = TAKEN)]
     repeat: Option<PathBuf>,
     /// Folder of the checkpoints, one a training, written after each epoch, from which the same
@@ -273,7 +273,7 @@ impl Args {
     fn repeated(&self, repeat: &Repeat, output: &OutputArgs) -> anyhow::Result<Option<Inputs>> {
         let named = self.images.named_index(output)?;
         let index_path = named.unwrap_or_else(|| repeat.index());
-        let (store, split) = (self.pixels.as_deref(), self.images.split.split.as_deref());
+        let (store, split) = (self.store.as_deref(), self.images.split.split.as_deref());
         let (store, split) = repeat.inputs(&index_path, store, split)?;
         Ok(Some(Inputs {
             store: Store::open(&store)?,
@@ -304,7 +304,7 @@ impl Args {
                 escape_path(&index_path)
             ),
         };
-        let root = self.pixels.clone();
+        let root = self.store.clone();
         let root = root.unwrap_or_else(|| output.data_dir.join("pixels"));
         let key = pixels::key(self.size.0, self.exif);
         let mut store = pixels::open(&root, &key)?.map(Store::to_try_again);
@@ -531,7 +531,7 @@ mod tests {
             "path_column",
             "image_column",
             "label_column",
-            "pixels",
+            "store",
             "runs",
             "repeat",
             "checkpoints",

@@ -3,6 +3,7 @@
 mod audit;
 mod baseline;
 mod data;
+mod explain;
 mod out;
 mod result;
 mod runs;
@@ -37,6 +38,8 @@ enum Verb {
     Runs(runs::Args),
     /// Find labels that are probably wrong, and images that look alike or are there twice.
     Audit(Box<audit::Args>),
+    /// Show where in its image a head finds what it goes by, from cached features alone.
+    Explain(Box<explain::Args>),
 }
 
 /// Parses the command line, runs the verb and maps the result to an exit code.
@@ -49,5 +52,6 @@ pub fn main() -> ExitCode {
         Verb::Baseline(args) => args.run(&output),
         Verb::Runs(args) => args.run(&output),
         Verb::Audit(args) => args.run(&output),
+        Verb::Explain(args) => args.run(&output),
     })
 }

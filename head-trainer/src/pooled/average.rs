@@ -10,7 +10,7 @@ use half::f16;
 use crate::kernels::vectorised;
 
 /// Mean over the positions of a map [h * w, C] into [C].
-pub(super) fn average(map_hwc: Features<'_>, pooled_c: &mut [f32]) {
+pub(crate) fn average(map_hwc: Features<'_>, pooled_c: &mut [f32]) {
     pooled_c.fill(0.0);
     let sum_c = &mut *pooled_c;
     // Compiled once for each kind of vector unit that the processor may have. The same bits on all

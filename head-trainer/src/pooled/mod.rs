@@ -25,6 +25,7 @@ use extractor::progress::Progress;
 use extractor::store::{RowRef, Shard, Store, StoreError};
 use rayon::prelude::*;
 
+pub(crate) use self::average::average;
 use self::folder::Folder;
 use self::sidecar::{PoolError, Unusable, Values};
 use crate::matrix::{Place, Rows};

@@ -7,20 +7,16 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail, ensure};
-use extractor::digest::Digest;
+use anyhow::{Context, ensure};
 use extractor::files::escape_path;
-use extractor::index::Index;
-use extractor::store;
 use extractor::view::View;
 use serde_json::{Value, json};
 
 use crate::baseline::BaselineConfig;
 use crate::dataset::{SplitSource, WantedViews};
 use crate::decide::Choices;
-use crate::run::{self, RunRecord, model_file};
+use crate::run::{self, Input, Inputs, RunRecord, model_file};
 use crate::solver::FitConfig;
-use crate::split::file::SplitFile;
 
 /// Flags that say where things lie or how to go about it, and so go with `--repeat`.
 #[cfg(test)]
@@ -122,7 +118,7 @@ impl Repeat {
 
     /// The index file, as the run says.
     pub(in crate::cli) fn index(&self) -> PathBuf {
-        PathBuf::from(&self.record.places.index)
+        Inputs::recorded(&self.record).index
     }
 
     /// The views.
@@ -140,41 +136,11 @@ impl Repeat {
         store: Option<&Path>,
         split: Option<&Path>,
     ) -> anyhow::Result<(PathBuf, SplitSource)> {
-        let key = &self.record.key;
-        let split = split.map_or_else(|| PathBuf::from(&self.record.places.split), Path::to_owned);
-        let place = store.map_or_else(|| PathBuf::from(&self.record.places.store), Path::to_owned);
-        for (path, what, flag) in [
-            (place.as_path(), "feature store", "--store"),
-            (index, "index", "--index"),
-            (split.as_path(), "split", "--split"),
-        ] {
-            ensure!(
-                path.exists(),
-                "cannot repeat {}: its {what} {} is not there (hint: say where it lies with {flag})",
-                escape_path(&self.folder),
-                escape_path(path)
-            );
-        }
-        let mut changed = Vec::new();
-        let mut compare = |what: &str, path: &Path, now: Digest, then: Digest| {
-            if now != then {
-                let (path, now, then) = (escape_path(path), now.short(), then.short());
-                changed.push(format!("the {what} {path} has digest {now}, it had {then}"));
-            }
-        };
-        let store = store_of(&place, key.store_key)?;
-        let store_key = store::key::read(&store)?.key.digest();
-        compare("feature store", &store, store_key, key.store_key);
-        compare("index", index, Index::read(index)?.digest(), key.index);
-        compare("split", &split, SplitFile::read(&split)?.digest, key.split);
-        if !changed.is_empty() {
-            bail!(
-                "cannot repeat {}: {} (hint: train without --repeat)",
-                escape_path(&self.folder),
-                changed.join("; ")
-            );
-        }
-        Ok((store, SplitSource::Given(split)))
+        let inputs = Inputs::recorded(&self.record)
+            .moved_to(store, Some(index), split)
+            .checked(&self.record, &Input::ALL)
+            .with_context(|| format!("cannot repeat {}", escape_path(&self.folder)))?;
+        Ok((inputs.store, SplitSource::Given(inputs.split)))
     }
 
     /// Whether the head in `folder` is the repeated run's, bit for bit; adds to a result's JSON
@@ -211,24 +177,6 @@ impl Repeat {
              {old} {new}; were the features computed anew, by another engine or processor?)"
         );
         Ok(())
-    }
-}
-
-/// The store below `place` (or `place` itself) that has `key`; if none has, the only one.
-fn store_of(place: &Path, key: Digest) -> anyhow::Result<PathBuf> {
-    let mut stores = store::find(place)?;
-    let has_key =
-        |folder: &PathBuf| store::key::read(folder).is_ok_and(|json| json.key.digest() == key);
-    if let Some(i) = stores.iter().position(has_key) {
-        return Ok(stores.swap_remove(i));
-    }
-    match &stores[..] {
-        [only] => Ok(only.clone()),
-        _ => bail!(
-            "none of the stores in {} has the run's key {} (hint: train without --repeat)",
-            escape_path(place),
-            key.short()
-        ),
     }
 }
 

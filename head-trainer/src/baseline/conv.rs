@@ -31,6 +31,11 @@ pub(super) struct Conv {
 }
 
 impl Conv {
+    /// Numbers in the kernel, `[taps, 3, C, F]`.
+    pub fn kernel_len(&self) -> usize {
+        self.taps * 3 * self.channels * self.filters
+    }
+
     /// Pixels that an output of `rows` rows has, up to the last that means something.
     fn pixels(&self, rows: usize) -> usize {
         rows * self.width - 2
@@ -48,6 +53,7 @@ impl Conv {
     /// `input_hwc` is `[rows + taps - 1, W, C]`, the kernel `[taps, 3, C, F]`, `output_hwf`
     /// `[rows, W, F]`.
     pub fn forward(&self, kernel: &[f32], input_hwc: &[f32], rows: usize, output_hwf: &mut [f32]) {
+        assert_eq!(kernel.len(), self.kernel_len());
         let depth = 3 * self.channels;
         for (tap, kernel) in kernel.chunks_exact(depth * self.filters).enumerate() {
             let kernel = Factor::rows(kernel, [depth, self.filters]);
@@ -67,6 +73,7 @@ impl Conv {
         rows: usize,
         gradient: &mut [f32],
     ) {
+        assert_eq!(gradient.len(), self.kernel_len());
         let depth = 3 * self.channels;
         let slope = Factor::rows(slope_hwf, [self.pixels(rows), self.filters]);
         for (tap, gradient) in gradient.chunks_exact_mut(depth * self.filters).enumerate() {
@@ -87,6 +94,7 @@ impl Conv {
         rows: usize,
         gradient_hwc: &mut [f32],
     ) {
+        assert_eq!(turned.len(), self.kernel_len());
         let (depth, row) = (3 * self.filters, self.width * self.channels);
         // Output pixels p - 2, p - 1 and p are what saw input pixel p, by taps 2, 1 and 0.
         let slope = Factor::new(slope_hwf, [rows * self.width, depth], [self.filters, 1]);
@@ -177,7 +185,7 @@ mod tests {
         for (conv, rows) in SIZES {
             let (width, channels, filters) = (conv.width, conv.channels, conv.filters);
             let input = numbers((rows + conv.taps - 1) * width * channels, 0.5);
-            let kernel = numbers(conv.taps * 3 * channels * filters, 2.5);
+            let kernel = numbers(conv.kernel_len(), 2.5);
             let mut slope = numbers((MARGIN + rows * width) * filters, 4.5);
             slope[..MARGIN * filters].fill(0.0);
             for row in slope[MARGIN * filters..].chunks_exact_mut(width * filters) {

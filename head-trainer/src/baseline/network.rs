@@ -69,6 +69,15 @@ impl Network {
         self.parameters.iter().chain(moving).all(|x| x.is_finite())
     }
 
+    /// Moving mean and variance of a stage's convolution, its bias included, `[F]` each.
+    ///
+    /// # Panics
+    /// When there is no such stage of the three.
+    pub fn moving_moments(&self, stage: usize) -> [&[f32]; 2] {
+        let [mean, variance] = &self.moving[stage];
+        [mean, variance]
+    }
+
     /// The first kernel, for unfolded images.
     pub(super) fn first_kernel(&self) -> Vec<f32> {
         let kernel = &self.parameters[self.ranges.0[0].kernel.clone()];

@@ -410,12 +410,11 @@ impl<'a> Shared<'a> {
         let parameters = &network.parameters;
         let convs = [0, 1, 2].map(|number| conv_of(number, &stages[number]));
         let turned = [0, 1, 2].map(|number| {
-            // Nobody asks for the image's gradient.
-            let kernel = match number {
-                0 => 0..0,
-                _ => network.ranges.0[number].kernel.clone(),
-            };
-            let mut turned = vec![0.0; kernel.len()];
+            if number == 0 {
+                return Vec::new(); // nobody asks for the image's gradient
+            }
+            let mut turned = vec![0.0; convs[number].kernel_len()];
+            let kernel = network.ranges.0[number].kernel.clone();
             convs[number].turn(&parameters[kernel], &mut turned);
             turned
         });

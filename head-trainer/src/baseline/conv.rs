@@ -13,6 +13,7 @@
 //! There is no bias here: [`super::norm_pool`] subtracts the batch's mean, and any bias with it.
 
 use super::product::{Factor, multiply};
+use super::shape::Stage;
 
 /// Pixels of zeros that lie before the first pixel of an output's gradient.
 pub(super) const MARGIN: usize = 2;
@@ -30,7 +31,28 @@ pub(super) struct Conv {
     pub filters: usize,
 }
 
+impl Stage {
+    /// The stage's convolution.
+    pub fn conv(&self) -> Conv {
+        Conv {
+            taps: 3,
+            width: self.width,
+            channels: self.channels,
+            filters: self.filters,
+        }
+    }
+}
+
 impl Conv {
+    /// The same for unfolded images.
+    pub fn unfolded(self) -> Conv {
+        Conv {
+            taps: 1,
+            channels: 3 * self.channels,
+            ..self
+        }
+    }
+
     /// Numbers in the kernel, `[taps, 3, C, F]`.
     pub fn kernel_len(&self) -> usize {
         self.taps * 3 * self.channels * self.filters

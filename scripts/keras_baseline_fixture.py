@@ -9,7 +9,8 @@ weights after the last step with the logits that inference then gives.
 
 A convolution's bias before a batch normalisation has no effect on training and a gradient of zero, of which Keras
 computes rounding errors that Adam blows up to steps. So the moving means are stored without the biases' own part in
-them: what Keras has, less the same moving average of the biases.
+them: what Keras has, less the same moving average of the biases. A beta whose ReLU never cuts anything off is such a
+bias of the next stage, too, and so the betas start low.
 
 Usage: python scripts/keras_baseline_fixture.py, with the tensorflow of scripts/requirements-bench.txt, say that of
 .venv/bench, which scripts/bench_baseline.py makes.
@@ -94,7 +95,7 @@ def run(name, size, filters, classes, images, batches, steps):
             if layer.name.startswith("norm"):
                 count = layer.gamma.shape[0]
                 layer.gamma.assign(random.uniform(0.5, 1.5, count) * np.where(np.arange(count) % 3 == 1, -1, 1))
-                layer.beta.assign(random.uniform(-0.2, 0.6, count))
+                layer.beta.assign(random.uniform(-0.6, 0.1, count))
     pixels, labels = make_images(images, *size, classes)
     save(FOLDER / f"keras_baseline_{name}.safetensors", weights_of(model), size, classes)
     loss_of = (

@@ -99,6 +99,8 @@ fn losses_and_moving_moments_are_those_of_keras() {
         let images = Made::new(&case);
         let network = Baseline::load(&file(&name)).unwrap().network;
         let mut trainer = Trainer::new(network, &AdamConfig::default(), 8);
+        // Adam makes large steps of small gradients' rounding errors, and the full network has more.
+        let tolerance = if name == "full" { 1e-4 } else { 2e-5 };
         let mut start = 0;
         let mut batches = Vec::new();
         for size in &case.batches {
@@ -108,7 +110,12 @@ fn losses_and_moving_moments_are_those_of_keras() {
         for (step, (keras, batch)) in case.losses.iter().zip(batches.iter().cycle()).enumerate() {
             let result = trainer.step(&images, &images.labels, batch, &[]);
             let loss = result.loss_sum / batch.len() as f64;
-            close(loss, *keras, 1e-4, &format!("{name}, loss of step {step}"));
+            close(
+                loss,
+                *keras,
+                tolerance,
+                &format!("{name}, loss of step {step}"),
+            );
         }
         let network = trainer.network();
         for stage in 0..3 {
@@ -120,7 +127,7 @@ fn losses_and_moving_moments_are_those_of_keras() {
                 assert_eq!(found.len(), keras.len());
                 for (found, keras) in found.iter().zip(keras) {
                     let what = format!("{name}, moment of stage {stage}");
-                    close(f64::from(*found), f64::from(*keras), 1e-5, &what);
+                    close(f64::from(*found), f64::from(*keras), tolerance, &what);
                 }
             }
         }

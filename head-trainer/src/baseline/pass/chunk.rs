@@ -21,7 +21,7 @@ pub(super) const CHUNK: usize = 4;
 #[derive(Debug)]
 pub(super) struct Chunk {
     pub images: Vec<Image>,
-    pub used: usize,
+    pub used: usize, // the first ones
     strip: StripMemory,
     first_gradient: Vec<f32>, // of the kernel for unfolded images
     pub moments: Sums,        // of the stage at hand
@@ -44,11 +44,14 @@ pub(super) struct Image {
 /// What a stage leaves for the way back.
 #[derive(Debug)]
 struct Kept {
-    conv: Vec<f32>, // [MARGIN + H W, F], then its gradient; nothing for the first stage
-    extremes: Vec<f32>, // all four as in `norm_pool`
-    places: Vec<u8>, //
-    activations: Vec<f32>, //
-    slopes: Vec<f32>, // the derivative by `activations`, then by the largest y
+    /// The convolution's output, `[MARGIN + H W, F]`, then its gradient; nothing for the first.
+    conv: Vec<f32>,
+    /// The x of each largest y, its place and what becomes of it ([`super::super::norm_pool`]).
+    extremes: Vec<f32>,
+    places: Vec<u8>,
+    activations: Vec<f32>,
+    /// The derivative by the activations, then by the largest y.
+    slopes: Vec<f32>,
 }
 
 impl Image {

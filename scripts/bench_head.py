@@ -203,12 +203,18 @@ def environment_python():
     return str(python)
 
 
-def own_binary():
-    """The benchmark binary, built."""
-    command = "cargo test --release --locked -p head-trainer --test speed --no-run --message-format json"
+def environment_of(threads):
+    """The environment variables that make every library use so many threads."""
+    variables = ["OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS"]
+    return os.environ | {variable: str(threads) for variable in variables}
+
+
+def own_binary(name="speed"):
+    """The benchmark binary of that name, built."""
+    command = f"cargo test --release --locked -p head-trainer --test {name} --no-run --message-format json"
     built = subprocess.run(command.split(), cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout
     messages = [json.loads(line) for line in built.splitlines() if line.startswith("{")]
-    found = [m["executable"] for m in messages if m.get("executable") and m["target"]["name"] == "speed"]
+    found = [m["executable"] for m in messages if m.get("executable") and m["target"]["name"] == name]
     return found[0]
 
 
@@ -235,9 +241,7 @@ def main():
     names = [f"ours-{task}" for task in tasks] + (["ours-linfa"] if args.linfa else [])
     names += [f"{peer}-{task}" for peer in peers for task in PEERS[peer]]
     names += ["sklearn-path"] if args.sklearn_path else []
-    threads = str(args.threads)
-    variables = ["OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS"]
-    environment = os.environ | {variable: threads for variable in variables}
+    threads, environment = str(args.threads), environment_of(args.threads)
     with tempfile.TemporaryDirectory() as folder:
         subprocess.run([python, __file__, "--make-data", folder], check=True)
 

@@ -14,7 +14,7 @@
 //! This file knows nothing of how an epoch is made.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::{fs, io};
 
 use extractor::files::write_atomically;
@@ -142,11 +142,6 @@ impl Checkpoints {
         Ok(Some(
             State::parse(shape, &tensors, best.as_deref()).map_err(format)?,
         ))
-    }
-
-    /// The file.
-    pub fn path(&self) -> &Path {
-        &self.path
     }
 }
 

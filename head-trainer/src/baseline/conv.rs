@@ -13,6 +13,7 @@
 //! There is no bias here: [`super::norm_pool`] subtracts the batch's mean, and any bias with it.
 
 use super::product::{Factor, multiply};
+use super::shape::Stage;
 
 /// Pixels of zeros that lie before the first pixel of an output's gradient.
 pub(super) const MARGIN: usize = 2;
@@ -30,7 +31,33 @@ pub(super) struct Conv {
     pub filters: usize,
 }
 
+impl Stage {
+    /// The stage's convolution.
+    pub fn conv(&self) -> Conv {
+        Conv {
+            taps: 3,
+            width: self.width,
+            channels: self.channels,
+            filters: self.filters,
+        }
+    }
+}
+
 impl Conv {
+    /// The same for unfolded images.
+    pub fn unfolded(self) -> Conv {
+        Conv {
+            taps: 1,
+            channels: 3 * self.channels,
+            ..self
+        }
+    }
+
+    /// Numbers in the kernel, `[taps, 3, C, F]`.
+    pub fn kernel_len(&self) -> usize {
+        self.taps * 3 * self.channels * self.filters
+    }
+
     /// Pixels that an output of `rows` rows has, up to the last that means something.
     fn pixels(&self, rows: usize) -> usize {
         rows * self.width - 2
@@ -48,6 +75,7 @@ impl Conv {
     /// `input_hwc` is `[rows + taps - 1, W, C]`, the kernel `[taps, 3, C, F]`, `output_hwf`
     /// `[rows, W, F]`.
     pub fn forward(&self, kernel: &[f32], input_hwc: &[f32], rows: usize, output_hwf: &mut [f32]) {
+        assert_eq!(kernel.len(), self.kernel_len());
         let depth = 3 * self.channels;
         for (tap, kernel) in kernel.chunks_exact(depth * self.filters).enumerate() {
             let kernel = Factor::rows(kernel, [depth, self.filters]);
@@ -67,6 +95,7 @@ impl Conv {
         rows: usize,
         gradient: &mut [f32],
     ) {
+        assert_eq!(gradient.len(), self.kernel_len());
         let depth = 3 * self.channels;
         let slope = Factor::rows(slope_hwf, [self.pixels(rows), self.filters]);
         for (tap, gradient) in gradient.chunks_exact_mut(depth * self.filters).enumerate() {
@@ -87,6 +116,7 @@ impl Conv {
         rows: usize,
         gradient_hwc: &mut [f32],
     ) {
+        assert_eq!(turned.len(), self.kernel_len());
         let (depth, row) = (3 * self.filters, self.width * self.channels);
         // Output pixels p - 2, p - 1 and p are what saw input pixel p, by taps 2, 1 and 0.
         let slope = Factor::new(slope_hwf, [rows * self.width, depth], [self.filters, 1]);
@@ -177,7 +207,7 @@ mod tests {
         for (conv, rows) in SIZES {
             let (width, channels, filters) = (conv.width, conv.channels, conv.filters);
             let input = numbers((rows + conv.taps - 1) * width * channels, 0.5);
-            let kernel = numbers(conv.taps * 3 * channels * filters, 2.5);
+            let kernel = numbers(conv.kernel_len(), 2.5);
             let mut slope = numbers((MARGIN + rows * width) * filters, 4.5);
             slope[..MARGIN * filters].fill(0.0);
             for row in slope[MARGIN * filters..].chunks_exact_mut(width * filters) {

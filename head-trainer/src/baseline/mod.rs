@@ -10,21 +10,24 @@
 //! dense                                                   [1] or [K]
 //! ```
 //!
-//! It is Keras's in every number ([`network::Network`]; `tests/keras_baseline.rs` holds it to that),
-//! but written for the processor: 32-bit floats, channels last, one file a layer, forward and
-//! backward side by side ([`conv`], [`norm_pool`], [`dense`]), matrix products by the `gemm` crate
-//! behind [`product`]. [`pass`] runs a batch through the layers, [`trainer`] updates the network,
-//! [`train`] counts epochs, [`checkpoint`] and [`file`] keep things. Nothing here decodes images.
+//! It is Keras's in every number (`tests/keras_baseline.rs` holds it to that), but written for the
+//! processor: 32-bit floats, channels last, one file a layer, forward and backward side by side
+//! (`conv`, `norm_pool`, `dense`), matrix products by the `gemm` crate behind `product`. `pass`
+//! runs a batch through the layers, `trainer` updates the network, `train` counts epochs,
+//! `checkpoint` and `file` keep things. Nothing here decodes images.
 
 mod checkpoint;
 mod conv;
 mod dense;
 mod file;
+mod first;
+mod lanes;
 mod network;
 mod norm_pool;
 mod pass;
 mod product;
 mod shape;
+mod sums;
 mod train;
 mod trainer;
 mod unfold;

@@ -2,10 +2,11 @@
 
 use rayon::prelude::*;
 
-use super::norm_pool::{Moments, Norm, pool, signs};
-use super::pass::{STRIP, conv_of};
+use super::first::{First, StripMemory};
+use super::norm_pool::{Norm, pool, signs};
 use super::shape::{DenseRanges, STAGES, Shape, StageRanges};
-use super::unfold::{UNFOLDED, transpose_taps, unfold};
+use super::sums::Moments;
+use super::unfold::transpose_taps;
 use super::{Images, dense};
 use crate::metrics::Logits;
 use crate::rng::{Purpose, Stream};
@@ -69,12 +70,26 @@ impl Network {
         self.parameters.iter().chain(moving).all(|x| x.is_finite())
     }
 
-    /// The first kernel, for unfolded images.
-    pub(super) fn first_kernel(&self) -> Vec<f32> {
+    /// Moving mean and variance of a stage's convolution, its bias included, `[F]` each.
+    ///
+    /// # Panics
+    /// When there is no such stage of the three.
+    pub fn moving_moments(&self, stage: usize) -> [&[f32]; 2] {
+        let [mean, variance] = &self.moving[stage];
+        [mean, variance]
+    }
+
+    /// The first stage's convolution.
+    pub(super) fn first(&self) -> First {
+        let stage = self.shape.stages()[0];
         let kernel = &self.parameters[self.ranges.0[0].kernel.clone()];
         let mut reordered = vec![0.0; kernel.len()];
-        transpose_taps(kernel, self.shape.filters[0], &mut reordered);
-        reordered
+        transpose_taps(kernel, stage.filters, &mut reordered);
+        First {
+            conv: stage.conv().unfolded(),
+            stage,
+            kernel: reordered,
+        }
     }
 
     /// The normalisation of a stage's convolution by moments of its output without the bias.
@@ -137,7 +152,7 @@ impl Network {
         let inference = Inference {
             network: self,
             norms: self.moving_norms(),
-            first_kernel: self.first_kernel(),
+            first: self.first(),
         };
         let mut logits_no = vec![0.0; rows.len() * outputs];
         logits_no
@@ -155,13 +170,13 @@ impl Network {
 struct Inference<'a> {
     network: &'a Network,
     norms: [Norm; STAGES],
-    first_kernel: Vec<f32>,
+    first: First,
 }
 
 /// Memory for one image at a time.
 struct Memory {
-    unfolded: Vec<f32>,
-    conv: Vec<f32>,
+    strip: StripMemory,
+    conv: Vec<f32>, // of the other stages
     extremes: Vec<f32>,
     places: Vec<u8>,
     activations: Vec<f32>,
@@ -174,10 +189,11 @@ impl Inference<'_> {
         let stages = shape.stages();
         let largest = |len: fn(&super::shape::Stage) -> usize| stages.iter().map(len).max();
         let pooled = largest(|stage| stage.pooled_len()).unwrap_or_default();
-        let conv = largest(|stage| stage.conv_height() * stage.width * stage.filters);
+        let later = stages[1..].iter();
+        let conv = later.map(|stage| stage.conv_height() * stage.width * stage.filters);
         Memory {
-            unfolded: vec![0.0; STRIP * stages[0].width * UNFOLDED],
-            conv: vec![0.0; conv.unwrap_or_default()],
+            strip: StripMemory::new(&stages[0]),
+            conv: vec![0.0; conv.max().unwrap_or_default()],
             extremes: vec![0.0; pooled],
             places: vec![0; pooled],
             activations: vec![0.0; pooled],
@@ -188,37 +204,23 @@ impl Inference<'_> {
     fn run(&self, memory: &mut Memory, pixels: &[u8], logits_o: &mut [f32]) {
         let (network, stages) = (self.network, self.network.shape.stages());
         for (number, stage) in stages.iter().enumerate() {
-            let (conv, ranges) = (conv_of(number, stage), &network.ranges.0[number]);
+            let ranges = &network.ranges.0[number];
             let signs = signs(&network.parameters[ranges.gamma.clone()]);
-            let (row, pooled_row) = (
-                stage.width * stage.filters,
-                stage.pooled_width() * stage.filters,
-            );
-            // The strips are those of training only to bound memory; other stages have one.
-            let step = if number == 0 {
-                STRIP
+            let (extremes, places) = (&mut memory.extremes, &mut memory.places);
+            if number == 0 {
+                self.first.strips(pixels, &mut memory.strip, |strip| {
+                    let extremes = &mut extremes[strip.pooled..];
+                    let places = &mut places[strip.pooled..];
+                    pool(stage, strip.output, &signs, extremes, places);
+                });
             } else {
-                stage.conv_height()
-            };
-            for top in (0..stage.conv_height()).step_by(step) {
-                let rows = step.min(stage.conv_height() - top);
-                let output = &mut memory.conv[..rows * row];
-                if number == 0 {
-                    let seen = &pixels[top * stage.width * 3..];
-                    unfold(seen, stage.width, rows, &mut memory.unfolded);
-                    conv.forward(&self.first_kernel, &memory.unfolded, rows, output);
-                } else {
-                    let kernel = &network.parameters[ranges.kernel.clone()];
-                    conv.forward(kernel, &memory.activations, rows, output);
-                }
-                let pooled = top / 2 * pooled_row;
-                pool(
-                    stage,
-                    output,
-                    &signs,
-                    &mut memory.extremes[pooled..],
-                    &mut memory.places[pooled..],
-                );
+                let rows = stage.conv_height();
+                let output = &mut memory.conv[..rows * stage.width * stage.filters];
+                let kernel = &network.parameters[ranges.kernel.clone()];
+                stage
+                    .conv()
+                    .forward(kernel, &memory.activations, rows, output);
+                pool(stage, output, &signs, extremes, places);
             }
             let len = stage.pooled_len();
             self.norms[number].activate(&memory.extremes[..len], &mut memory.activations[..len]);

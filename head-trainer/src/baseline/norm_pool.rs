@@ -25,127 +25,13 @@
 //! of the mean: it changes neither y nor, in training, any gradient, and its own gradient is zero.
 //! It is added where a mean is told or kept. This file knows nothing of convolutions.
 
+use super::lanes::{by_lanes, lanes, lanes_mut};
 use super::shape::Stage;
+use super::sums::{Moments, Sums};
 use crate::kernels::vectorised;
 
 /// What is added to a variance.
-pub(super) const EPSILON: f64 = 1e-3;
-
-/// Filters that are worked on at once: as many as a vector register holds.
-const LANES: usize = 16;
-
-/// Runs the body for all filters, `LANES` of them at a time and then each of the rest alone; `f`
-/// is the first one and `N` their number. A fixed number is what lets a compiler use vectors.
-macro_rules! by_lanes {
-    ($filters:expr, |$f:ident, $lanes:ident| $body:block) => {{
-        let filters: usize = $filters;
-        let whole = filters / LANES * LANES;
-        {
-            const $lanes: usize = LANES;
-            for $f in (0..whole).step_by(LANES) $body
-        }
-        {
-            const $lanes: usize = 1;
-            for $f in whole..filters $body
-        }
-    }};
-}
-
-/// `N` numbers from `start` on.
-#[inline(always)]
-fn lanes<const N: usize, T>(numbers: &[T], start: usize) -> &[T; N] {
-    numbers[start..start + N].try_into().expect("N numbers")
-}
-
-/// The same, to be written.
-#[inline(always)]
-fn lanes_mut<const N: usize, T>(numbers: &mut [T], start: usize) -> &mut [T; N] {
-    (&mut numbers[start..start + N])
-        .try_into()
-        .expect("N numbers")
-}
-
-/// Sums of some numbers, `[F]` each.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct Sums {
-    /// Σ x, or Σ g.
-    pub first: Vec<f64>,
-    /// Σ x², or Σ g x^.
-    pub second: Vec<f64>,
-}
-
-impl Sums {
-    /// No numbers yet.
-    pub fn zeros(filters: usize) -> Sums {
-        Sums {
-            first: vec![0.0; filters],
-            second: vec![0.0; filters],
-        }
-    }
-
-    /// No numbers any more.
-    pub fn clear(&mut self) {
-        self.first.fill(0.0);
-        self.second.fill(0.0);
-    }
-
-    /// Adds others.
-    pub fn add(&mut self, other: &Sums) {
-        for (sums, others) in [
-            (&mut self.first, &other.first),
-            (&mut self.second, &other.second),
-        ] {
-            for (sum, other) in sums.iter_mut().zip(others) {
-                *sum += other;
-            }
-        }
-    }
-
-    /// Adds the numbers of some rows of a convolution's output, `[rows, W, F]`, and their squares.
-    pub fn add_moments(&mut self, stage: &Stage, x_hwf: &[f32]) {
-        let filters = stage.filters;
-        vectorised(
-            #[inline(always)]
-            || {
-                by_lanes!(filters, |f, N| {
-                    let (mut sums, mut squares) = ([0.0_f64; N], [0.0_f64; N]);
-                    for row in x_hwf.chunks_exact(stage.width * filters) {
-                        for x_f in row[..stage.conv_width() * filters].chunks_exact(filters) {
-                            let x = lanes::<N, _>(x_f, f);
-                            for lane in 0..N {
-                                let x = f64::from(x[lane]);
-                                sums[lane] += x;
-                                squares[lane] += x * x;
-                            }
-                        }
-                    }
-                    for lane in 0..N {
-                        self.first[f + lane] += sums[lane];
-                        self.second[f + lane] += squares[lane];
-                    }
-                });
-            },
-        );
-    }
-
-    /// Mean and variance (divided by n) of what was added, n numbers a filter.
-    pub fn moments(&self, count: f64) -> Moments {
-        let mean: Vec<f64> = self.first.iter().map(|sum| sum / count).collect();
-        let squares = self.second.iter().zip(&mean);
-        let variance = squares.map(|(sum, mean)| (sum / count - mean * mean).max(0.0));
-        Moments {
-            variance: variance.collect(),
-            mean,
-        }
-    }
-}
-
-/// Means and variances, `[F]` each.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct Moments {
-    pub mean: Vec<f64>,
-    pub variance: Vec<f64>,
-}
+const EPSILON: f64 = 1e-3;
 
 /// What becomes of x, `[F]` each.
 #[derive(Clone, Debug)]

@@ -37,6 +37,19 @@ impl ClassWeight {
         Ok(())
     }
 
+    /// Checks that there is a weight for each of `classes` classes, if there are any.
+    pub(super) fn check_for(&self, classes: usize) -> Result<(), SolverError> {
+        let ClassWeight::Given(weights_k) = self else {
+            return Ok(());
+        };
+        require(
+            weights_k.len() == classes,
+            "number of class weights",
+            weights_k.len(),
+            "one for each class",
+        )
+    }
+
     /// The weights for a problem, `[K]`; none where every row counts the same.
     pub(super) fn of(&self, problem: &Problem<'_>) -> Result<Option<Vec<f64>>, SolverError> {
         let classes = problem.classes();
@@ -52,12 +65,7 @@ impl ClassWeight {
                 Ok(Some(weights.collect()))
             }
             ClassWeight::Given(weights_k) => {
-                require(
-                    weights_k.len() == classes,
-                    "number of class weights",
-                    weights_k.len(),
-                    "one for each class",
-                )?;
+                self.check_for(classes)?;
                 Ok(Some(weights_k.clone()))
             }
         }

@@ -121,6 +121,16 @@ impl FitConfig {
             | SolverConfig::Linfa(linfa::Linfa(config)) => config.check(),
         }
     }
+
+    /// [`FitConfig::check`] for `classes` classes: also whether there is a weight for each, if they
+    /// have any.
+    ///
+    /// # Errors
+    /// Those of [`FitConfig::check`].
+    pub fn check_for(&self, classes: usize) -> Result<(), SolverError> {
+        self.check()?;
+        self.class_weight.check_for(classes)
+    }
 }
 
 /// One epoch, as Keras reports it.

@@ -126,10 +126,6 @@ impl Args {
             true => find_stores(&root, &filter)?,
             false => vec![find_store(&root, &filter)?],
         };
-        let runs = self.runs.clone();
-        let runs = runs.unwrap_or_else(|| output.data_dir.join("runs"));
-        let draft = self.train.then(|| Draft::new(&runs)).transpose()?;
-        let out = Out::new(self.out.as_deref(), &output.data_dir.join("sweeps"))?;
         let job = Job {
             args: &self,
             output,
@@ -138,7 +134,7 @@ impl Args {
             judged_on: self.judged_on(),
         };
         let signals = Signals::install()?;
-        let result = signals.gently(PROMISE, |stop| job.run(&folders, started, draft, out, stop));
+        let result = signals.gently(PROMISE, |stop| job.run(&folders, started, stop));
         match (result, signals.received()) {
             (Err(e), Some(signal)) if is_stop(&e) => Ok(Exit::Interrupted(signal)),
             (result, _) => result,
@@ -177,11 +173,12 @@ impl Job<'_> {
         &self,
         folders: &[PathBuf],
         started: Instant,
-        draft: Option<Draft>,
-        out: Out,
         stop: &AtomicBool,
     ) -> anyhow::Result<Exit> {
-        let args = self.args;
+        let (args, data_dir) = (self.args, &self.output.data_dir);
+        let runs = args.runs.clone().unwrap_or_else(|| data_dir.join("runs"));
+        let draft = args.train.then(|| Draft::new(&runs)).transpose()?;
+        let out = Out::new(args.out.as_deref(), &data_dir.join("sweeps"))?;
         let mut stores = Stores::check(self, folders, stop)?;
         let swept = self.sweep(&mut stores, stop)?;
         let entries: Vec<Entry<'_>> = swept

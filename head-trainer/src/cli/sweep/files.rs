@@ -23,7 +23,7 @@
 //! - `by`, `one_standard_error`: how one was chosen; `chosen_rank`: its place in the list; and
 //!   `train_command`: the line for a shell that trains it on the whole training side;
 //! - `candidates`: best first, those that failed last. Each has `rank` (from 1; null if it failed),
-//!   `chosen`, `store`, `store_key`, `backbone`, `preset`, `config` (as in `run.json`), `secs`, and
+//!   `chosen`, `store`, `store_key`, `backbone`, `preset`, `dtype`, `config` (as in `run.json`), `secs`, and
 //!   either `scores` (loss and accuracy on each part, in the order of folds or seeds), `loss` and
 //!   `accuracy` (`mean`, and `standard_error` over the parts, null for one part), `converged`, or
 //!   `failure`, why it has none;
@@ -100,8 +100,7 @@ pub(super) struct Candidate {
     store_key: Digest,
     pub backbone: String,
     pub preset: String,
-    #[serde(skip)]
-    dtype: String,
+    pub dtype: String,
     #[serde(skip)]
     views: String,
     pub config: FitConfig,

@@ -23,7 +23,7 @@ pub(super) fn text(record: &Record, top: usize, out: &Path) -> String {
         columns.extend([Column::Right("learning rate"), Column::Right("epochs")]);
     }
     if stores.len() > 1 {
-        columns.extend([Column::Left("backbone"), Column::Left("preset")]);
+        columns.extend(["backbone", "preset", "dtype"].map(Column::Left));
     }
     columns.extend([
         Column::Right("loss"),
@@ -55,7 +55,9 @@ pub(super) fn text(record: &Record, top: usize, out: &Path) -> String {
                 row.push(epochs.map_or("-".to_owned(), |n| n.to_string()));
             }
             if stores.len() > 1 {
-                row.extend([candidate.backbone.clone(), candidate.preset.clone()]);
+                row.extend(
+                    [&candidate.backbone, &candidate.preset, &candidate.dtype].map(String::clone),
+                );
             }
             row.extend(scores(candidate));
             row

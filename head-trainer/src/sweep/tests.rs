@@ -140,7 +140,13 @@ fn a_candidate_that_finds_no_head_fails_alone() {
     let done = || {
         counted.fetch_add(1, Ordering::Relaxed);
     };
-    let path = [lbfgs(0.1), lbfgs(0.0), lbfgs(1.0)];
+    let path = [0.1, 0.0, 1.0].map(|l2| {
+        FitConfig::new(SolverConfig::Lbfgs(Lbfgs(MinimumConfig {
+            l2,
+            gradient_tolerance: 1e-60,
+            ..MinimumConfig::default()
+        })))
+    });
     let outcomes = run(data(&tiny), &path, &AtomicBool::new(false), &done).unwrap();
     let failed: Vec<bool> = outcomes.iter().map(|o| o.result.is_err()).collect();
     assert_eq!(failed, [false, true, false], "{outcomes:?}");
@@ -257,7 +263,7 @@ fn equals_have_an_order() {
 
 #[test]
 fn what_cannot_be_trained_is_found_before() {
-    let (values, mut labels) = data();
+    let (values, labels) = data();
     let rows = Rows::new(&values, 4).unwrap();
     let weights = |weights: &str| FitConfig {
         class_weight: weights.parse().unwrap(),
@@ -276,7 +282,7 @@ fn what_cannot_be_trained_is_found_before() {
     ] {
         assert!(error.to_string().contains("one for each class"), "{error}");
     }
-    labels.fill(0);
+    let mut labels = vec![0; 60];
     labels[5] = 1;
     let data = Data {
         labels_n: &labels,

@@ -9,6 +9,7 @@ use std::process::Command;
 
 use common::sweeps::{l2, made_up, record, sweep};
 use common::{MadeUp, SHAPE, made_up_store};
+use extractor::digest::Digest;
 use extractor::store::writer::SHARD_BYTES;
 use extractor::store::{Dtype, IDENTITY, Rejected, ShardWriter, rejected};
 use head_trainer::dataset::{Dataset, SplitSource, WantedViews};
@@ -270,4 +271,62 @@ fn all_stores_are_checked_before_the_first_training() {
         .stderr(contains(format!("cannot sweep over {}", folder.display())));
     let left = fs::read_dir(data.join("sweeps")).unwrap().count();
     assert_eq!(left, 0);
+}
+
+/// Looks at the process from outside: at most one store is mapped. One look may see both sides of a
+/// change; two in a row do not.
+#[cfg(target_os = "linux")]
+#[test]
+fn one_store_at_a_time_is_mapped() {
+    use std::collections::BTreeSet;
+    use std::process::Stdio;
+
+    let (data, made_up) = made_up();
+    let data = data.path();
+    for number in 0..4_u8 {
+        let (mut json, provenance) = made_up_store(Dtype::F32);
+        json.key.backbone = Digest::of(&[number]);
+        let folder = extractor::store::key::create(&data.join("features"), &json).unwrap();
+        let mut writer = ShardWriter::new(&folder, &json.key, &provenance, SHAPE, SHARD_BYTES);
+        for (i, entry) in made_up.entries.iter().enumerate() {
+            let rows = [(entry.id, IDENTITY)];
+            writer.write(&rows, made_up.map(i, IDENTITY)).unwrap();
+        }
+        writer.finish().unwrap();
+    }
+    let mut child = Command::new(env!("CARGO_BIN_EXE_head-trainer"))
+        .args([
+            "sweep",
+            "--all-stores",
+            "--solver",
+            "adam",
+            "--epochs",
+            "10000",
+            "--index",
+        ])
+        .arg(data.join("indexes/made-up.arrow"))
+        .env("HEADSTART_DATA_DIR", data)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let (mut seen, mut before) = (BTreeSet::new(), 0);
+    let status = loop {
+        if let Some(status) = child.try_wait().unwrap() {
+            break status;
+        }
+        // Empty once the process has ended.
+        let maps = fs::read_to_string(format!("/proc/{}/maps", child.id())).unwrap_or_default();
+        let sidecars = maps.lines().filter(|line| line.ends_with(".pooled"));
+        let paths = sidecars.filter_map(|line| line.split_whitespace().last());
+        let stores: BTreeSet<PathBuf> = paths
+            .map(|p| Path::new(p).parent().unwrap().to_owned())
+            .collect();
+        assert!(stores.len().min(before) <= 1, "{stores:?}");
+        before = stores.len();
+        seen.extend(stores);
+        std::thread::sleep(std::time::Duration::from_millis(2));
+    };
+    assert!(status.success());
+    assert!(seen.len() > 1, "nothing was looked at: {seen:?}");
 }

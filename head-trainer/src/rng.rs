@@ -31,7 +31,7 @@ pub enum Purpose {
     Views = 4,
     /// Which channels dropout leaves out.
     Dropout = 5,
-    /// Which fold of a sweep or an audit judges an image.
+    /// Which fold of an audit judges an image.
     Folds = 6,
     /// How a training image is flipped and shifted.
     Placement = 7,

@@ -139,6 +139,7 @@ fn the_map_is_the_heads_weights_at_each_position() {
             let features_hwc = made_up.map(3, IDENTITY).into_iter().map(|x| match dtype {
                 Dtype::F32 => x,
                 Dtype::F16 => f16::from_f32(x).to_f32(),
+                Dtype::U8 => unreachable!("no store of features"),
             });
             let features_hwc: Vec<f32> = features_hwc.collect();
             let map = map(image);

@@ -8,14 +8,16 @@
 use std::fs;
 use std::io::{self, BufRead as _};
 use std::path::Path;
+use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
+use extractor::digest::Digest;
 use head_trainer::matrix::Rows;
 use head_trainer::solver::adam::AdamConfig;
 use head_trainer::solver::lbfgs::Lbfgs;
 use head_trainer::solver::linfa::Linfa;
 use head_trainer::solver::{FitConfig, MinimumConfig, Problem, SolverConfig, fit};
-use head_trainer::sweep::folds::{TrainSide, folds};
+use head_trainer::sweep::folds::{Parts, TrainSide, folds};
 use head_trainer::sweep::grid::Values;
 use head_trainer::sweep::{self, Data};
 
@@ -74,12 +76,10 @@ fn answer(task: &str, folder: &Path) {
 
 /// 45 penalties on each of 5 folds.
 fn path(rows: Rows<'_>, labels_n: &[u32], train: &[u32]) {
-    let starts: Vec<u32> = (0..=train.len() as u32).collect();
-    let side = TrainSide {
-        rows: train,
-        starts: &starts,
-    };
-    let parts = folds(side, labels_n, 5, 0);
+    let ids: Vec<Digest> = train.iter().map(|i| Digest::of(&i.to_le_bytes())).collect();
+    let labels: Vec<u32> = train.iter().map(|i| labels_n[*i as usize]).collect();
+    let side = TrainSide::of_images(train.to_vec());
+    let parts = Parts::of_folds(side, folds(&ids, &labels, 5, 0), 5).unwrap();
     let penalties: Values = "1e-6..1e5:45".parse().unwrap();
     let candidate = |l2: &f64| {
         FitConfig::new(SolverConfig::Lbfgs(Lbfgs(MinimumConfig {
@@ -94,5 +94,5 @@ fn path(rows: Rows<'_>, labels_n: &[u32], train: &[u32]) {
         classes: 2,
         parts: &parts,
     };
-    sweep::run(data, &candidates, None, &|| {}).unwrap();
+    sweep::run(data, &candidates, &AtomicBool::new(false), &|| {}).unwrap();
 }

@@ -3,43 +3,16 @@
 mod common;
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
-use common::{MadeUp, head_trainer};
-use extractor::store::Dtype;
+use common::head_trainer;
+use common::sweeps::{l2, made_up, record, sweep};
+use extractor::digest::Digest;
 use predicates::prelude::PredicateBooleanExt as _;
 use predicates::str::contains;
-use serde_json::Value;
-
-fn made_up() -> (tempfile::TempDir, MadeUp) {
-    let data = tempfile::tempdir().unwrap();
-    let made_up = MadeUp::new(&["Cat", "Dog"], 60);
-    made_up.write(data.path());
-    (data, made_up)
-}
-
-fn sweep(data: &Path, args: &[&str]) -> assert_cmd::assert::Assert {
-    let mut command = head_trainer(data);
-    command
-        .args(["sweep", "--index"])
-        .arg(data.join("indexes/made-up.arrow"))
-        .args(args);
-    command.assert()
-}
-
-/// The record of a sweep that succeeds, and its folder.
-fn record(data: &Path, args: &[&str]) -> (Value, PathBuf) {
-    let assert = sweep(data, &[args, &["--json"]].concat()).code(0);
-    let result: Value = serde_json::from_slice(&assert.get_output().stdout).unwrap();
-    let folder = PathBuf::from(result["sweep"].as_str().unwrap());
-    (result["record"].clone(), folder)
-}
-
-fn l2(candidate: &Value) -> f64 {
-    candidate["config"]["solver"]["lbfgs"]["l2"]
-        .as_f64()
-        .unwrap()
-}
+use serde_json::{Value, json};
 
 #[test]
 fn penalties_are_ranked_and_written() {
@@ -50,9 +23,7 @@ fn penalties_are_ranked_and_written() {
         .code(0)
         .stdout(contains("rank  solver"))
         .stdout(contains("chosen").and(contains("4 folds of the training side")))
-        .stdout(contains(
-            "train it   head-trainer train ... --solver lbfgs --l2 ",
-        ));
+        .stdout(contains("train it   head-trainer train --data-dir "));
     let (record, folder) = record(data, &args);
     let candidates = record["candidates"].as_array().unwrap();
     assert_eq!(candidates.len(), 7);
@@ -69,13 +40,39 @@ fn penalties_are_ranked_and_written() {
     let json: Value =
         serde_json::from_slice(&fs::read(folder.join("sweep.json")).unwrap()).unwrap();
     assert_eq!(json, record);
+    assert_eq!(record["format"], 2);
+    assert_eq!(record["judging"], json!({"folds": {"count": 4, "seed": 0}}));
+    assert_eq!(record["images"], json!({"train": [48, 48], "left_out": 0}));
+    let store = &record["stores"][0];
+    assert_eq!(store["views"], json!(["identity"]));
+    let provenance = &store["provenance"];
+    assert_eq!(
+        provenance["backbone_digest"],
+        Digest::of(b"made up").to_string()
+    );
+    assert!(provenance["features_computed_by"].is_string());
+    assert_eq!(
+        record["versions"]["head-trainer"],
+        env!("CARGO_PKG_VERSION")
+    );
     let mut csv = csv::Reader::from_path(folder.join("sweep.csv")).unwrap();
+    let header = csv.headers().unwrap().clone();
+    let column = |name: &str| header.iter().position(|h| h == name).unwrap();
     let rows: Vec<csv::StringRecord> = csv.records().map(Result::unwrap).collect();
     assert_eq!(rows.len(), 7);
-    assert_eq!(
-        (&rows[0][0], &rows[0][1], &rows[0][4]),
-        ("1", "true", "lbfgs")
-    );
+    for (name, value) in [
+        ("rank", "1"),
+        ("chosen", "true"),
+        ("dtype", "f32"),
+        ("views", "identity"),
+        ("solver", "lbfgs"),
+        ("class_weight", "none"),
+        ("batch_size", ""),
+        ("max_iterations", "1000"),
+        ("failure", ""),
+    ] {
+        assert_eq!(&rows[0][column(name)], value, "{name}");
+    }
     // The penalties span six decades, both ends as they were written.
     let mut penalties: Vec<f64> = candidates.iter().map(l2).collect();
     penalties.sort_by(f64::total_cmp);
@@ -160,20 +157,71 @@ fn adam_with_seeds_and_a_run_of_the_best() {
 }
 
 #[test]
-fn stores_are_compared() {
-    let (data, made_up) = made_up();
-    let all: Vec<usize> = (0..made_up.entries.len()).collect();
-    made_up.write_rows(data.path(), &all, Dtype::F16);
-    let (record, _) = record(data.path(), &["--l2", "0.1,1", "--all-stores"]);
-    let candidates = record["candidates"].as_array().unwrap();
-    assert_eq!(candidates.len(), 4);
-    let mut stores: Vec<&str> = candidates
-        .iter()
-        .map(|c| c["store"].as_str().unwrap())
-        .collect();
-    stores.sort_unstable();
-    stores.dedup();
-    assert_eq!(stores.len(), 2);
+fn a_candidate_that_diverges_does_not_end_the_sweep() {
+    let (data, _) = made_up();
+    let data = data.path();
+    let adam = ["--solver", "adam", "--learning-rate"];
+    let args = [&adam[..], &["1e39,0.01,1e40", "--top", "1"]].concat();
+    let (both, folder) = record(data, &args);
+    let candidates = both["candidates"].as_array().unwrap();
+    assert_eq!(candidates.len(), 3);
+    assert_eq!(candidates[0]["rank"], 1);
+    for failed in &candidates[1..] {
+        assert_eq!(failed["rank"], Value::Null);
+        assert!(failed["failure"].as_str().unwrap().starts_with("part 1: "));
+        assert_eq!(failed.get("loss"), None);
+    }
+    let csv = fs::read_to_string(folder.join("sweep.csv")).unwrap();
+    assert_eq!(
+        csv.lines().filter(|line| line.contains("part 1: ")).count(),
+        2
+    );
+    sweep(data, &args)
+        .code(0)
+        .stdout(
+            contains("  failed: part 1: ")
+                .count(1)
+                .and(contains("... 1 more in sweep.csv")),
+        )
+        .stderr(contains("2 candidates failed, the first on part 1: "));
+    sweep(data, &[&adam[..], &["1e39"]].concat())
+        .code(1)
+        .stderr(contains("every candidate failed, the first on part 1: "));
+}
+
+#[test]
+fn a_signal_leaves_nothing_half_done() {
+    let (data, _) = made_up();
+    let data = data.path();
+    let mut child = Command::new(env!("CARGO_BIN_EXE_head-trainer"))
+        .args(["sweep", "--solver", "adam", "--epochs", "20", "--train"])
+        .args([
+            "--learning-rate",
+            "1e-5..1e-1:10000",
+            "--folds",
+            "90",
+            "--index",
+        ])
+        .arg(data.join("indexes/made-up.arrow"))
+        .env("HEADSTART_DATA_DIR", data)
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let count = |of: &str| fs::read_dir(data.join(of)).map_or(0, Iterator::count);
+    while count("sweeps") == 0 {
+        assert_eq!(child.try_wait().unwrap(), None, "it ends by itself");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let id = child.id().to_string();
+    assert!(
+        Command::new("kill")
+            .args(["-INT", &id])
+            .status()
+            .unwrap()
+            .success()
+    );
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert_eq!((count("sweeps"), count("runs")), (0, 0));
 }
 
 #[test]
@@ -185,9 +233,16 @@ fn what_makes_no_sense_is_refused_before_features_are_read() {
         (&["--l2", "-1"], "l2 is -1"),
         (&["--all-stores", "--dtype", "f16"], "no feature store"),
         (&["--folds", "97"], "fewer --folds"),
+        (&["--class-weight", "1,2,3"], "one for each class"),
+        (
+            &["--solver", "adam", "--seeds", "1", "--one-standard-error"],
+            "--seeds 1 has none",
+        ),
     ] {
         sweep(data.path(), args).code(1).stderr(contains(message));
     }
+    let leftovers = fs::read_dir(data.path().join("sweeps")).unwrap().count();
+    assert_eq!(leftovers, 0);
     for args in [&["--l2", "1..2"][..], &["--folds", "1"], &["--runs", "x"]] {
         sweep(data.path(), args).code(2);
     }

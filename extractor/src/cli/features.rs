@@ -22,6 +22,9 @@ use crate::runtime::{self, Flavour};
 use crate::store::{self, Cost, Dtype, Store, StoreError, StoreJson, StoreKey, key, writer};
 use crate::view::{View, Views};
 
+/// What a signal does to an extraction.
+const PROMISE: &str = "the batch in flight is finished and what is complete is kept";
+
 /// Flags of `extractor features`, as typed.
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -166,7 +169,7 @@ impl Args {
                 output.quiet,
             ));
             let start = Instant::now();
-            let extracted = signals.gently(|stop| {
+            let extracted = signals.gently(PROMISE, |stop| {
                 let job = Job {
                     images: &images,
                     folder: &folder,

@@ -1,6 +1,6 @@
 //! The command line of `extractor`: flags as typed, then one call into the library a verb.
 //!
-//! What both binaries share (output flags, exit codes, logging) is in [`common`].
+//! What both binaries share (output flags, exit codes, logging) is in [`common`] and [`signals`].
 
 mod backbone;
 pub mod common;

@@ -47,12 +47,13 @@ impl Signals {
         Ok(signals)
     }
 
-    /// Runs `work` with a flag that the first signal sets; a later one ends the program.
-    pub fn gently<T>(&self, work: impl FnOnce(&AtomicBool) -> T) -> T {
+    /// Runs `work` with a flag that the first signal sets; a later one ends the program. `promise`
+    /// tells people what happens at the first one.
+    pub fn gently<T>(&self, promise: &str, work: impl FnOnce(&AtomicBool) -> T) -> T {
         self.at_once.store(false, Ordering::SeqCst);
         let done = AtomicBool::new(false);
         let result = thread::scope(|scope| {
-            let watch = scope.spawn(|| self.watch(&done));
+            let watch = scope.spawn(|| self.watch(promise, &done));
             let _end = End(&done, watch.thread());
             work(&self.stop)
         });
@@ -60,13 +61,10 @@ impl Signals {
         result
     }
 
-    fn watch(&self, done: &AtomicBool) {
+    fn watch(&self, promise: &str, done: &AtomicBool) {
         while !done.load(Ordering::SeqCst) {
             if self.stop.load(Ordering::SeqCst) {
-                tracing::warn!(
-                    "stopping: the batch in flight is finished and what is complete is kept \
-                     (a second signal stops at once)"
-                );
+                tracing::warn!("stopping: {promise} (a second signal stops at once)");
                 thread::park_timeout(SAME_SIGNAL);
                 self.at_once.store(true, Ordering::SeqCst);
                 return;

@@ -141,6 +141,9 @@ const TAKEN: [&str; 20] = [
     "threshold",
 ];
 
+/// What happens at a signal while images are decoded.
+const PROMISE: &str = "the batch in flight is finished and what is decoded is kept";
+
 /// Height and width.
 #[derive(Clone, Copy, Debug)]
 struct Size([usize; 2]);
@@ -332,7 +335,7 @@ impl Args {
                 missing as u64,
                 output.quiet,
             ));
-            let filled = signals.gently(|stop| {
+            let filled = signals.gently(PROMISE, |stop| {
                 pixels::fill(images, &index, &plan.missing, (&root, &key), stop, &bar)
             });
             bar.0.finish();

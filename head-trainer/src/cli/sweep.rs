@@ -1,41 +1,48 @@
 //! `head-trainer sweep`: many heads on the same features, compared.
 
+mod candidates;
+mod command;
 mod files;
+mod images;
+mod stores;
 mod text;
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
-use anyhow::{bail, ensure};
+use anyhow::{Context, bail, ensure};
 use extractor::cli::common::{Outcome as Exit, OutputArgs};
+use extractor::cli::signals::Signals;
+use extractor::digest::ImageId;
+use extractor::files::counted;
 use extractor::progress::Progress;
 
 use self::files::Record;
+use self::images::{JudgedOn, parts};
+use self::stores::Stores;
 use super::data::DataArgs;
 use super::out::Out;
 use super::train::{Inputs, SolverName};
-use crate::dataset::{Dataset, find_store, find_stores};
+use crate::dataset::{find_store, find_stores};
 use crate::decide::Choices;
 use crate::run::Draft;
-use crate::solver::adam::AdamConfig;
-use crate::solver::lbfgs::Lbfgs;
-use crate::solver::linfa::Linfa;
-use crate::solver::{ClassWeight, FitConfig, MinimumConfig, SolverConfig};
-use crate::split::Side;
-use crate::sweep::folds::{Part, TrainSide, folds};
-use crate::sweep::grid::{Grid, Values};
-use crate::sweep::{self, By, Data, Outcome};
+use crate::solver::{ClassWeight, FitConfig};
+use crate::sweep::grid::Values;
+use crate::sweep::{self, By, Data, Entry, Outcome, SweepError};
 
-/// The penalties that are tried where none are named.
-const PENALTIES: &str = "1e-6..1e5:45";
+/// What a signal does to a sweep.
+const PROMISE: &str = "the trainings in flight are finished, and nothing of a sweep that is not \
+                       complete is kept";
 
 /// Flags of `head-trainer sweep`, as typed.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
     data: DataArgs,
-    /// Compare all stores that fit --backbone, --preset and --dtype, not the usual one alone.
+    /// Compare all stores that fit --backbone, --preset and --dtype, not the usual one alone, on
+    /// the images that all of them have. A store that lacks images of the index is passed over.
     #[arg(long)]
     all_stores: bool,
 
@@ -69,11 +76,12 @@ pub struct Args {
     class_weight: ClassWeight,
 
     /// Judge each head on K folds of the training side, by heads that did not see them. The
-    /// validation and the test side are not touched.
+    /// validation and the test side are not touched. An image's fold depends on its id and --seed.
     #[arg(long, value_name = "K", default_value_t = 5, value_parser = clap::value_parser!(u16).range(2..=1000))]
     folds: u16,
     /// Judge each head on the validation side instead, trained N times with the seeds --seed,
-    /// --seed + 1 and so on (adam alone draws random numbers).
+    /// --seed + 1 and so on (adam alone draws random numbers). The images are the same every
+    /// time: the standard error is that of initial weights and the order of images alone.
     #[arg(long, value_name = "N", conflicts_with = "folds", value_parser = clap::value_parser!(u16).range(1..=1000))]
     seeds: Option<u16>,
     /// Seed of the folds, and of adam's initial weights and order of images.
@@ -82,14 +90,15 @@ pub struct Args {
     /// What to compare by.
     #[arg(long, value_enum, default_value = "loss")]
     by: By,
-    /// Choose the simplest head within one standard error of the best one: the strongest penalty,
-    /// then the fewest epochs, then the smallest steps.
+    /// Choose the simplest head within one standard error of the best one, among those of the
+    /// best one's store and solver: the strongest penalty, then the fewest epochs, then the
+    /// smallest steps. Needs two folds or seeds.
     #[arg(long)]
     one_standard_error: bool,
-    /// Train the chosen head on the whole training side and record the run.
+    /// Train the chosen head on the whole training side of its store and record the run.
     #[arg(long)]
     train: bool,
-    /// Rows of the table to print; the files have all.
+    /// Rows of the table to print, and as many of those that failed; the files have all.
     #[arg(long, default_value_t = 20, value_name = "N")]
     top: usize,
     /// Folder for sweep.csv and sweep.json [default: DATA_DIR/sweeps/<time>-<digest>].
@@ -105,187 +114,141 @@ impl Args {
     pub fn run(self, output: &OutputArgs) -> anyhow::Result<Exit> {
         let started = Instant::now();
         let candidates = self.candidates()?;
+        ensure!(
+            !self.one_standard_error || self.seeds != Some(1),
+            "--one-standard-error needs a standard error, and --seeds 1 has none (hint: --seeds 5 \
+             or --folds)"
+        );
         self.data.images.set_threads()?;
         let index = self.data.images.index(output)?;
         let (root, filter) = (self.data.store_root(output), self.data.filter()?);
-        let stores = match self.all_stores {
+        let folders = match self.all_stores {
             true => find_stores(&root, &filter)?,
             false => vec![find_store(&root, &filter)?],
         };
-        let runs = self.runs.clone();
-        let runs = runs.unwrap_or_else(|| output.data_dir.join("runs"));
-        let draft = self.train.then(|| Draft::new(&runs)).transpose()?;
-        let out = Out::new(self.out.as_deref(), &output.data_dir.join("sweeps"))?;
-
-        let (mut swept, mut splits) = (Vec::new(), BTreeSet::new());
-        for store in &stores {
-            let dataset = self.data.load(store, &index, output)?;
-            splits.insert(dataset.split.digest.to_string());
-            ensure!(
-                splits.len() == 1,
-                "the split changed while the sweep ran (hint: run it again)"
-            );
-            let outcomes = self.sweep(&dataset, &candidates, output)?;
-            swept.push((store.clone(), dataset, outcomes));
-        }
-        let outcomes: Vec<Outcome> = swept.iter().flat_map(|(.., o)| o.clone()).collect();
-        let order = sweep::ranked(&outcomes, self.by);
-        let chosen = sweep::choose(&outcomes, self.by, self.one_standard_error);
-        let judged = match self.seeds {
-            None => format!(
-                "{} folds of the training side, seed {}",
-                self.folds, self.seed
-            ),
-            Some(seeds) => format!("the validation side, {seeds} seeds from {}", self.seed),
+        let job = Job {
+            args: &self,
+            output,
+            index: &index,
+            candidates: &candidates,
+            judged_on: self.judged_on(),
         };
+        let signals = Signals::install()?;
+        let result = signals.gently(PROMISE, |stop| job.run(&folders, started, stop));
+        match (result, signals.received()) {
+            (Err(e), Some(signal)) if is_stop(&e) => Ok(Exit::Interrupted(signal)),
+            (result, _) => result,
+        }
+    }
+
+    fn judged_on(&self) -> JudgedOn {
+        match self.seeds {
+            None => JudgedOn::Folds {
+                count: self.folds,
+                seed: self.seed,
+            },
+            Some(count) => JudgedOn::Seeds {
+                count,
+                first: self.seed,
+            },
+        }
+    }
+}
+
+fn is_stop(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(SweepError::Stopped))
+}
+
+/// A sweep whose flags are fine.
+struct Job<'a> {
+    args: &'a Args,
+    output: &'a OutputArgs,
+    index: &'a Path,
+    candidates: &'a [FitConfig],
+    judged_on: JudgedOn,
+}
+
+impl Job<'_> {
+    fn run(
+        &self,
+        folders: &[PathBuf],
+        started: Instant,
+        stop: &AtomicBool,
+    ) -> anyhow::Result<Exit> {
+        let (args, data_dir) = (self.args, &self.output.data_dir);
+        let runs = args.runs.clone().unwrap_or_else(|| data_dir.join("runs"));
+        let draft = args.train.then(|| Draft::new(&runs)).transpose()?;
+        let out = Out::new(args.out.as_deref(), &data_dir.join("sweeps"))?;
+        let mut stores = Stores::check(self, folders, stop)?;
+        let swept = self.sweep(&mut stores, stop)?;
+        let entries: Vec<Entry<'_>> = swept
+            .iter()
+            .enumerate()
+            .flat_map(|(store, outcomes)| {
+                outcomes.iter().map(move |outcome| Entry { store, outcome })
+            })
+            .collect();
+        let failed = entries
+            .iter()
+            .filter_map(|e| e.outcome.result.as_ref().err());
+        let (failed, first) = (failed.clone().count(), failed.clone().next());
+        let Some(chosen) = sweep::choose(&entries, args.by, args.one_standard_error) else {
+            let first = first.context("a sweep has candidates")?;
+            bail!("every candidate failed, the first on {first}");
+        };
+        if let Some(first) = first {
+            let failed = counted(failed, "candidate");
+            tracing::warn!("{failed} failed, the first on {first}");
+        }
+        let order = sweep::ranked(&entries, args.by);
         let secs = started.elapsed().as_secs_f64();
-        let mut record = Record::new(&swept, &order, chosen, (self.by, judged), &index, secs);
+        let mut record = Record::new(self, &stores, &entries, (&order, chosen), secs);
         let digest = record.write(out.path())?;
         let out = out.publish(&digest)?;
         if let Some(draft) = draft {
-            let (_, dataset, _) = &swept[chosen / candidates.len()];
+            let Entry { store, outcome } = entries[chosen];
+            let loading = Instant::now();
+            let dataset = stores.load(store)?;
             let inputs = Inputs {
-                dataset,
-                index_path: &index,
-                load_secs: 0.0,
+                dataset: &dataset,
+                index_path: self.index,
+                load_secs: loading.elapsed().as_secs_f64(),
             };
-            let config = &outcomes[chosen].config;
-            let (trained, folder) = inputs.train(config, Choices::default(), draft)?;
+            let (trained, folder) = inputs.train(&outcome.config, Choices::default(), draft)?;
             record.trained(&folder, &trained);
             record.write(&out)?;
         }
-        let text = text::text(&record, self.top, self.one_standard_error, &out);
-        output.print(&record.json(&out), &text)?;
+        let text = text::text(&record, args.top, &out);
+        self.output.print(&record.json(&out), &text)?;
         Ok(Exit::Done)
     }
 
+    /// What came of the candidates on each store.
     fn sweep(
         &self,
-        dataset: &Dataset,
-        candidates: &[FitConfig],
-        output: &OutputArgs,
-    ) -> anyhow::Result<Vec<Outcome>> {
-        let side = TrainSide {
-            rows: dataset.train_rows(),
-            starts: dataset.train_starts(),
-        };
-        let parts = match self.seeds {
-            None => folds(side, &dataset.labels_n, self.folds.into(), self.seed),
-            Some(seeds) => {
-                let validation = dataset.rows_on(Side::Validation);
-                ensure!(
-                    !validation.is_empty(),
-                    "the validation side has no images to judge by (hint: --folds)"
-                );
-                let part = Part {
-                    train: side.rows.to_vec(),
-                    starts: side.starts.to_vec(),
-                    validation,
-                };
-                vec![part; seeds.into()]
-            }
-        };
-        let seeds: Option<Vec<u64>> = self.seeds.map(|n| {
-            (0..u64::from(n))
-                .map(|i| self.seed.wrapping_add(i))
-                .collect()
+        stores: &mut Stores<'_>,
+        stop: &AtomicBool,
+    ) -> anyhow::Result<Vec<Vec<Outcome>>> {
+        let count = stores.all.len();
+        let trainings = self.candidates.len() * count * self.judged_on.count();
+        let quiet = self.output.quiet;
+        let progress = Progress::new("training", "heads", trainings as u64, quiet);
+        let swept = (0..count).map(|store| {
+            let dataset = stores.load(store)?;
+            let images: BTreeSet<ImageId> = stores.common.images.all.iter().map(|i| i.0).collect();
+            let parts = parts(&dataset, self.judged_on, |id| images.contains(id))?;
+            let data = Data {
+                rows: dataset.pooled.rows(),
+                labels_n: &dataset.labels_n,
+                classes: dataset.classes.len(),
+                parts: &parts,
+            };
+            let outcomes = sweep::run(data, self.candidates, stop, &|| progress.add(1))?;
+            stores.keep(store, dataset);
+            Ok(outcomes)
         });
-        let data = Data {
-            rows: dataset.pooled.rows(),
-            labels_n: &dataset.labels_n,
-            classes: dataset.classes.len(),
-            parts: &parts,
-        };
-        let total = (candidates.len() * parts.len()) as u64;
-        let progress = Progress::new("training", "heads", total, output.quiet);
-        let outcomes = sweep::run(data, candidates, seeds.as_deref(), &|| progress.add(1))?;
-        Ok(outcomes)
-    }
-
-    /// Every candidate, each number checked.
-    fn candidates(&self) -> anyhow::Result<Vec<FitConfig>> {
-        let adam = self.solver.contains(&SolverName::Adam);
-        let minimum = self.solver.iter().any(|s| *s != SolverName::Adam);
-        for (flag, given, fits, needed) in [
-            (
-                "--learning-rate",
-                self.learning_rate.is_some(),
-                adam,
-                "--solver adam",
-            ),
-            ("--epochs", !self.epochs.is_empty(), adam, "--solver adam"),
-            (
-                "--batch-size",
-                self.batch_size.is_some(),
-                adam,
-                "--solver adam",
-            ),
-            (
-                "--seeds",
-                self.seeds.is_some(),
-                !minimum,
-                "--solver adam alone",
-            ),
-            (
-                "--max-iterations",
-                self.max_iterations.is_some(),
-                minimum,
-                "--solver lbfgs or linfa",
-            ),
-            (
-                "--gradient-tolerance",
-                self.gradient_tolerance.is_some(),
-                minimum,
-                "--solver lbfgs or linfa",
-            ),
-        ] {
-            if given && !fits {
-                bail!("{flag} needs {needed}");
-            }
-        }
-        let values = |values: &Option<Values>| values.clone().map_or_else(Vec::new, |v| v.0);
-        let usual: Values = PENALTIES.parse().map_err(anyhow::Error::msg)?;
-        let default = MinimumConfig::default();
-        let minimum = MinimumConfig {
-            max_iterations: self.max_iterations.unwrap_or(default.max_iterations),
-            gradient_tolerance: self
-                .gradient_tolerance
-                .unwrap_or(default.gradient_tolerance),
-            ..default
-        };
-        let mut candidates: Vec<FitConfig> = Vec::new();
-        for name in &self.solver {
-            let (solver, l2) = match name {
-                SolverName::Lbfgs => (SolverConfig::Lbfgs(Lbfgs(minimum)), &usual.0[..]),
-                SolverName::Linfa => (SolverConfig::Linfa(Linfa(minimum)), &usual.0[..]),
-                SolverName::Adam => {
-                    let default = AdamConfig::default();
-                    let adam = AdamConfig {
-                        batch_size: self.batch_size.unwrap_or(default.batch_size),
-                        seed: self.seed,
-                        ..default
-                    };
-                    (SolverConfig::Adam(adam), &[][..])
-                }
-            };
-            let grid = Grid {
-                base: FitConfig {
-                    standardize: self.standardize,
-                    class_weight: self.class_weight.clone(),
-                    ..FitConfig::new(solver.clone())
-                },
-                solvers: vec![solver],
-                l2: self.l2.as_ref().map_or(l2, |values| &values.0).to_vec(),
-                learning_rates: values(&self.learning_rate),
-                epochs: self.epochs.clone(),
-            };
-            for candidate in grid.candidates() {
-                candidate.check()?;
-                if !candidates.contains(&candidate) {
-                    candidates.push(candidate);
-                }
-            }
-        }
-        Ok(candidates)
+        let swept = swept.collect();
+        progress.finish();
+        swept
     }
 }

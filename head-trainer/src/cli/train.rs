@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use extractor::cli::common::{Outcome, OutputArgs};
 use extractor::files::escape_path;
-use extractor::store::costs;
+use extractor::store::{Store, costs};
 use extractor::view::View;
 use serde_json::json;
 
@@ -371,27 +371,7 @@ impl Inputs<'_> {
             validation: dataset.counts_on(Side::Validation),
             test: dataset.counts_on(Side::Test),
         };
-        let key = store.key();
-        let shape = store.map_shape().map(|s| s.to_string()).unwrap_or_default();
-        record.provenance = [
-            ("backbone_name", store.backbone_name().to_owned()),
-            ("backbone_digest", key.backbone.to_string()),
-            ("preset", key.preset.to_string()),
-            (
-                "input_size",
-                format!("{}x{}", key.input_size[0], key.input_size[1]),
-            ),
-            ("dtype", key.dtype.to_string()),
-            ("decoder", key.decoder.clone()),
-            ("map_shape", shape),
-        ]
-        .map(|(k, v)| (k.to_owned(), v))
-        .into();
-        let engines = store.provenances();
-        let engines = engines.iter().map(|p| p.to_string()).collect::<Vec<_>>();
-        record
-            .provenance
-            .insert("features_computed_by".to_owned(), engines.join("; "));
+        record.provenance = provenance(store);
         record.secs.insert("load".to_owned(), self.load_secs);
         let costs = costs(store.folder());
         if !costs.is_empty() {
@@ -400,4 +380,27 @@ impl Inputs<'_> {
         }
         record
     }
+}
+
+/// Where a store's features come from, by name: the fields of its key, and what computed them.
+pub(super) fn provenance(store: &Store) -> BTreeMap<String, String> {
+    let key = store.key();
+    let shape = store.map_shape().map(|s| s.to_string()).unwrap_or_default();
+    let engines = store.provenances();
+    let engines = engines.iter().map(|p| p.to_string()).collect::<Vec<_>>();
+    [
+        ("backbone_name", store.backbone_name().to_owned()),
+        ("backbone_digest", key.backbone.to_string()),
+        ("preset", key.preset.to_string()),
+        (
+            "input_size",
+            format!("{}x{}", key.input_size[0], key.input_size[1]),
+        ),
+        ("dtype", key.dtype.to_string()),
+        ("decoder", key.decoder.clone()),
+        ("map_shape", shape),
+        ("features_computed_by", engines.join("; ")),
+    ]
+    .map(|(k, v)| (k.to_owned(), v))
+    .into()
 }

@@ -124,6 +124,19 @@ pub(super) fn simplicity(config: &FitConfig) -> (f64, f64, f64) {
     (config.solver.l2(), -epochs, -learning_rate)
 }
 
+/// What a candidate is besides its [`simplicity`]: the same with every number of that at zero. How
+/// simple heads are can be compared where this is equal.
+pub(super) fn kind(config: &FitConfig) -> FitConfig {
+    let mut kind = config.clone();
+    match &mut kind.solver {
+        SolverConfig::Adam(adam) => {
+            (adam.l2, adam.epochs, adam.learning_rate) = (0.0, 0, 0.0);
+        }
+        SolverConfig::Lbfgs(Lbfgs(config)) | SolverConfig::Linfa(Linfa(config)) => config.l2 = 0.0,
+    }
+    kind
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

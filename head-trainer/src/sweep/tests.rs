@@ -1,5 +1,7 @@
 //! Tests of sweeps.
 
+use extractor::digest::{Digest, ImageId};
+
 use super::folds::{TrainSide, folds};
 use super::*;
 use crate::solver::MinimumConfig;
@@ -32,45 +34,54 @@ fn data() -> (Vec<f32>, Vec<u32>) {
     (values.map(|(i, c)| value(i, c)).collect(), labels)
 }
 
+fn folds_of(labels: &[u32], count: usize) -> Parts {
+    let numbers = 0..labels.len() as u32;
+    let ids: Vec<ImageId> = numbers
+        .clone()
+        .map(|i| Digest::of(&i.to_le_bytes()))
+        .collect();
+    let side = TrainSide::of_images(numbers.collect());
+    Parts::of_folds(side, folds(&ids, labels, count, 1), count).unwrap()
+}
+
+fn go(data: Data<'_>, candidates: &[FitConfig]) -> Result<Vec<Outcome>, SweepError> {
+    run(data, candidates, &AtomicBool::new(false), &|| {})
+}
+
 #[test]
 fn outcomes_are_those_of_fits_alone_for_any_number_of_threads() {
     let (values, labels) = data();
     let rows = Rows::new(&values, 4).unwrap();
-    let all: Vec<u32> = (0..60).collect();
-    let starts: Vec<u32> = (0..=60).collect();
-    let side = TrainSide {
-        rows: &all,
-        starts: &starts,
-    };
-    let parts = folds(side, &labels, 3, 1);
     let data = Data {
         rows,
         labels_n: &labels,
         classes: 2,
-        parts: &parts,
+        parts: &folds_of(&labels, 3),
     };
     let candidates = [lbfgs(0.01), adam(2), lbfgs(1.0), lbfgs(0.1), adam(3)];
     assert_eq!(paths(&candidates), [vec![2, 3, 0], vec![1], vec![4]]);
+    check(data, &candidates).unwrap();
     let run_with = |threads| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
         let count = std::sync::atomic::AtomicUsize::new(0);
         let done = || {
-            count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            count.fetch_add(1, Ordering::Relaxed);
         };
-        let mut outcomes = pool
+        let outcomes = pool
             .unwrap()
-            .install(|| run(data, &candidates, None, &done))
+            .install(|| run(data, &candidates, &AtomicBool::new(false), &done))
             .unwrap();
         assert_eq!(count.into_inner(), 15);
-        outcomes.iter_mut().for_each(|o| o.secs = 0.0);
-        outcomes
+        let scored = outcomes.into_iter().map(|o| (o.config, o.result.unwrap()));
+        scored.collect::<Vec<_>>()
     };
     let outcomes = run_with(1);
     assert_eq!(outcomes, run_with(3));
-    for (outcome, config) in outcomes.iter().zip(&candidates) {
-        assert_eq!(outcome.config, *config);
-        assert!(outcome.converged);
-        for (part, score) in parts.iter().zip(&outcome.scores) {
+    for ((config, scored), candidate) in outcomes.iter().zip(&candidates) {
+        assert_eq!(config, candidate);
+        assert!(scored.converged);
+        for (number, score) in scored.scores.iter().enumerate() {
+            let part = data.parts.part(number);
             let problem = Problem::new(rows, &labels, 2, &part.train, &part.validation).unwrap();
             let fit = solver::fit(&problem, config, &mut |_| {}).unwrap();
             let alone = evaluate(&fit.head, rows, &labels, &part.validation).unwrap();
@@ -81,8 +92,100 @@ fn outcomes_are_those_of_fits_alone_for_any_number_of_threads() {
             );
         }
     }
-    let seeded = run(data, &[adam(2)], Some(&[1, 2, 3]), &|| {}).unwrap();
-    assert_ne!(seeded[0].scores[0], outcomes[1].scores[0]);
+}
+
+#[test]
+fn each_seed_is_a_training_of_its_own() {
+    let (values, labels) = data();
+    let rows = Rows::new(&values, 4).unwrap();
+    let side = TrainSide::of_images((0..40).collect());
+    let validation: Vec<u32> = (40..60).collect();
+    let parts = Parts::of_seeds(side.clone(), validation.clone(), vec![7, 8]).unwrap();
+    let data = Data {
+        rows,
+        labels_n: &labels,
+        classes: 2,
+        parts: &parts,
+    };
+    let outcomes = go(data, &[adam(2)]).unwrap();
+    let scored = outcomes[0].result.as_ref().unwrap();
+    for (score, seed) in scored.scores.iter().zip([7, 8]) {
+        let problem = Problem::new(rows, &labels, 2, &side.rows, &validation).unwrap();
+        let SolverConfig::Adam(config) = adam(2).solver else {
+            panic!("adam");
+        };
+        let config = FitConfig::new(SolverConfig::Adam(AdamConfig { seed, ..config }));
+        let fit = solver::fit(&problem, &config, &mut |_| {}).unwrap();
+        assert_eq!(
+            evaluate(&fit.head, rows, &labels, &validation),
+            Some(*score)
+        );
+    }
+    assert_ne!(scored.scores[0], scored.scores[1]);
+}
+
+#[test]
+fn a_candidate_that_finds_no_head_fails_alone() {
+    let (values, labels) = data();
+    // So small that an unpenalised weight is beyond f32.
+    let tiny: Vec<f32> = values.iter().map(|x| x * 1e-39).collect();
+    let parts = folds_of(&labels, 3);
+    let data = |values| Data {
+        rows: Rows::new(values, 4).unwrap(),
+        labels_n: &labels,
+        classes: 2,
+        parts: &parts,
+    };
+    let counted = std::sync::atomic::AtomicUsize::new(0);
+    let done = || {
+        counted.fetch_add(1, Ordering::Relaxed);
+    };
+    let path = [0.1, 0.0, 1.0].map(|l2| {
+        FitConfig::new(SolverConfig::Lbfgs(Lbfgs(MinimumConfig {
+            l2,
+            gradient_tolerance: 1e-60,
+            ..MinimumConfig::default()
+        })))
+    });
+    let outcomes = run(data(&tiny), &path, &AtomicBool::new(false), &done).unwrap();
+    let failed: Vec<bool> = outcomes.iter().map(|o| o.result.is_err()).collect();
+    assert_eq!(failed, [false, true, false], "{outcomes:?}");
+    assert_eq!(counted.into_inner(), 9);
+
+    let wild = |learning_rate| {
+        let adam = AdamConfig {
+            learning_rate,
+            ..AdamConfig::default()
+        };
+        FitConfig::new(SolverConfig::Adam(adam))
+    };
+    let outcomes = go(data(&values), &[wild(1e38), adam(2)]).unwrap();
+    let message = outcomes[0].result.as_ref().unwrap_err().to_string();
+    assert!(message.starts_with("part 1: "), "{message}");
+    assert!(outcomes[1].result.is_ok());
+    let entries = entries(&outcomes);
+    assert_eq!(ranked(&entries, By::Loss), [1, 0]);
+    assert_eq!(choose(&entries, By::Loss, true), Some(1));
+    assert_eq!(choose(&entries[..1], By::Loss, true), None);
+}
+
+#[test]
+fn nothing_begins_after_a_stop() {
+    let (values, labels) = data();
+    let data = Data {
+        rows: Rows::new(&values, 4).unwrap(),
+        labels_n: &labels,
+        classes: 2,
+        parts: &folds_of(&labels, 3),
+    };
+    let stop = AtomicBool::new(false);
+    let done = || stop.store(true, Ordering::Relaxed);
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build();
+    let candidates = [adam(1), adam(2)];
+    let result = pool
+        .unwrap()
+        .install(|| run(data, &candidates, &stop, &done));
+    assert!(matches!(result, Err(SweepError::Stopped)), "{result:?}");
 }
 
 fn outcome(config: FitConfig, losses: [f64; 4]) -> Outcome {
@@ -92,12 +195,15 @@ fn outcome(config: FitConfig, losses: [f64; 4]) -> Outcome {
     };
     Outcome {
         config,
-        scores: losses.map(score).to_vec(),
-        loss: Mean::of(&losses),
-        accuracy: Mean::of(&losses.map(|loss| 1.0 - loss)),
-        converged: true,
+        result: Ok(Scored::of(losses.map(score).to_vec(), true)),
         secs: 0.0,
     }
+}
+
+/// All of one store.
+fn entries(outcomes: &[Outcome]) -> Vec<Entry<'_>> {
+    let entry = |outcome| Entry { store: 0, outcome };
+    outcomes.iter().map(entry).collect()
 }
 
 #[test]
@@ -112,6 +218,10 @@ fn means_by_hand() {
 #[test]
 fn the_simplest_within_one_standard_error() {
     // The best has mean 0.3 and standard error sqrt(0.02 / 3 / 4) = 0.0408.
+    let standardized = FitConfig {
+        standardize: true,
+        ..lbfgs(100.0)
+    };
     let outcomes = [
         outcome(lbfgs(0.001), [0.4; 4]),
         outcome(lbfgs(0.01), [0.2, 0.3, 0.3, 0.4]),
@@ -119,33 +229,70 @@ fn the_simplest_within_one_standard_error() {
         outcome(lbfgs(1.0), [0.34; 4]),
         outcome(lbfgs(10.0), [0.35; 4]),
         outcome(adam(1), [0.32; 4]),
+        outcome(standardized, [0.33; 4]),
     ];
+    let mut entries = entries(&outcomes);
     for by in [By::Loss, By::Accuracy] {
-        assert_eq!(ranked(&outcomes, by), [1, 2, 5, 3, 4, 0]);
-        assert_eq!(choose(&outcomes, by, false), 1);
-        assert_eq!(choose(&outcomes, by, true), 3);
+        assert_eq!(ranked(&entries, by), [1, 2, 5, 6, 3, 4, 0]);
+        assert_eq!(choose(&entries, by, false), Some(1));
+        assert_eq!(choose(&entries, by, true), Some(3));
     }
-    let equal = [outcome(adam(3), [0.1; 4]), outcome(adam(2), [0.1; 4])];
-    assert_eq!(ranked(&equal, By::Loss), [1, 0]);
+    // A penalty says nothing of how simple a head of another store is.
+    entries[3].store = 1;
+    assert_eq!(choose(&entries, By::Loss, true), Some(2));
 }
 
 #[test]
-fn a_part_without_a_class_is_named() {
-    let (values, mut labels) = data();
-    labels.fill(0);
-    labels[5] = 1;
-    let all: Vec<u32> = (0..60).collect();
-    let starts: Vec<u32> = (0..=60).collect();
-    let side = TrainSide {
-        rows: &all,
-        starts: &starts,
+fn equals_have_an_order() {
+    let with_accuracy = |config, loss, accuracy| Outcome {
+        config,
+        result: Ok(Scored::of(vec![Basic { loss, accuracy }; 2], true)),
+        secs: 0.0,
     };
-    let data = Data {
-        rows: Rows::new(&values, 4).unwrap(),
+    let outcomes = [
+        with_accuracy(adam(3), 0.1, 0.5),
+        with_accuracy(lbfgs(1.0), 0.3, 0.9),
+        with_accuracy(lbfgs(0.1), 0.2, 0.9),
+        with_accuracy(adam(2), 0.1, 0.5),
+        with_accuracy(lbfgs(5.0), 0.1, 0.5),
+    ];
+    // By the other measure; then within a kind the simpler, the kind that was first first.
+    assert_eq!(ranked(&entries(&outcomes), By::Accuracy), [2, 1, 3, 0, 4]);
+    assert_eq!(ranked(&entries(&outcomes), By::Loss), [3, 0, 4, 2, 1]);
+}
+
+#[test]
+fn what_cannot_be_trained_is_found_before() {
+    let (values, labels) = data();
+    let rows = Rows::new(&values, 4).unwrap();
+    let weights = |weights: &str| FitConfig {
+        class_weight: weights.parse().unwrap(),
+        ..adam(1)
+    };
+    let fine = Data {
+        rows,
         labels_n: &labels,
         classes: 2,
-        parts: &folds(side, &labels, 4, 1),
+        parts: &folds_of(&labels, 4),
     };
-    let error = run(data, &[adam(1)], None, &|| {}).unwrap_err();
-    assert!(error.to_string().contains("fewer --folds"), "{error}");
+    check(fine, &[weights("1,2"), weights("balanced")]).unwrap();
+    for error in [
+        check(fine, &[adam(1), weights("1,2,3")]).unwrap_err(),
+        go(fine, &[adam(1), weights("1,2,3")]).unwrap_err(),
+    ] {
+        assert!(error.to_string().contains("one for each class"), "{error}");
+    }
+    let mut labels = vec![0; 60];
+    labels[5] = 1;
+    let data = Data {
+        labels_n: &labels,
+        parts: &folds_of(&labels, 4),
+        ..fine
+    };
+    for error in [
+        check(data, &[adam(1)]).unwrap_err(),
+        go(data, &[adam(1)]).unwrap_err(),
+    ] {
+        assert!(error.to_string().contains("fewer --folds"), "{error}");
+    }
 }

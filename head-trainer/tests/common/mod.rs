@@ -3,6 +3,8 @@
 
 #![allow(dead_code)]
 
+pub mod sweeps;
+
 use std::path::{Path, PathBuf};
 
 use extractor::backbone::{MapShape, Model, Overrides};

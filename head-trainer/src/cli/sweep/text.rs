@@ -6,14 +6,14 @@ use std::path::Path;
 
 use extractor::files::escape_path;
 
-use super::files::{Record, numbers};
+use super::files::{Candidate, Record, numbers};
 use crate::cli::table::{Column, percent, table};
 use crate::sweep::{By, Mean};
 
-pub(super) fn text(record: &Record, top: usize, one_standard_error: bool, out: &Path) -> String {
+pub(super) fn text(record: &Record, top: usize, out: &Path) -> String {
     let all = &record.candidates;
     let stores: BTreeSet<&str> = all.iter().map(|c| c.store.as_str()).collect();
-    let adam = all.iter().any(|c| numbers(&c.outcome.config).1.is_some());
+    let adam = all.iter().any(|c| numbers(&c.config).1.is_some());
     let mut columns = vec![
         Column::Right("rank"),
         Column::Left("solver"),
@@ -23,7 +23,7 @@ pub(super) fn text(record: &Record, top: usize, one_standard_error: bool, out: &
         columns.extend([Column::Right("learning rate"), Column::Right("epochs")]);
     }
     if stores.len() > 1 {
-        columns.extend([Column::Left("backbone"), Column::Left("preset")]);
+        columns.extend(["backbone", "preset", "dtype"].map(Column::Left));
     }
     columns.extend([
         Column::Right("loss"),
@@ -32,16 +32,22 @@ pub(super) fn text(record: &Record, top: usize, one_standard_error: bool, out: &
         Column::Right("s.e."),
         Column::Left(""),
     ]);
-    let shown = |rank: usize| rank <= top || rank == record.chosen_rank;
+    // Those that failed come last and are shown as well, as many.
+    let failed_from = all.iter().take_while(|c| c.failure.is_none()).count();
+    let shown = |place: usize| {
+        place < top
+            || place + 1 == record.chosen_rank
+            || (failed_from..failed_from.saturating_add(top)).contains(&place)
+    };
     let rows: Vec<Vec<String>> = all
         .iter()
-        .filter(|candidate| shown(candidate.rank))
-        .map(|candidate| {
-            let outcome = &candidate.outcome;
-            let (l2, rate, epochs) = numbers(&outcome.config);
+        .enumerate()
+        .filter(|(place, _)| shown(*place))
+        .map(|(_, candidate)| {
+            let (l2, rate, epochs) = numbers(&candidate.config);
             let mut row = vec![
-                candidate.rank.to_string(),
-                outcome.config.solver.name().to_owned(),
+                candidate.rank.map_or("-".to_owned(), |n| n.to_string()),
+                candidate.config.solver.name().to_owned(),
                 short(l2),
             ];
             if adam {
@@ -49,25 +55,11 @@ pub(super) fn text(record: &Record, top: usize, one_standard_error: bool, out: &
                 row.push(epochs.map_or("-".to_owned(), |n| n.to_string()));
             }
             if stores.len() > 1 {
-                row.extend([candidate.backbone.clone(), candidate.preset.clone()]);
+                row.extend(
+                    [&candidate.backbone, &candidate.preset, &candidate.dtype].map(String::clone),
+                );
             }
-            let error = |mean: Mean, scale: f64, digits: usize| {
-                let error = mean.standard_error;
-                error.map_or("-".to_owned(), |e| format!("{:.digits$}", scale * e))
-            };
-            row.extend([
-                format!("{:.4}", outcome.loss.mean),
-                error(outcome.loss, 1.0, 4),
-                percent(Some(outcome.accuracy.mean)),
-                error(outcome.accuracy, 100.0, 2),
-                match (candidate.chosen, outcome.converged) {
-                    (true, true) => "chosen",
-                    (true, false) => "chosen, not converged",
-                    (false, true) => "",
-                    (false, false) => "not converged",
-                }
-                .to_owned(),
-            ]);
+            row.extend(scores(candidate));
             row
         })
         .collect();
@@ -79,8 +71,8 @@ pub(super) fn text(record: &Record, top: usize, one_standard_error: bool, out: &
         By::Loss => "loss",
         By::Accuracy => "accuracy",
     };
-    let rule = match one_standard_error {
-        true => "the simplest within one standard error of the best",
+    let rule = match record.one_standard_error {
+        true => "the simplest of the best one's store and solver within one standard error of it",
         false => "the best",
     };
     let (candidates, secs) = (all.len(), record.secs);
@@ -90,33 +82,44 @@ pub(super) fn text(record: &Record, top: usize, one_standard_error: bool, out: &
         record.judged_on,
         escape_path(out)
     );
-    match &record.run {
-        Some(run) => {
-            let _ = writeln!(
-                text,
-                "run        {}: validation accuracy {}, test {}",
-                run.folder,
-                percent(run.validation_accuracy),
-                percent(run.test_accuracy)
-            );
-        }
-        None => {
-            let config = &record.chosen().outcome.config;
-            let (l2, rate, epochs) = numbers(config);
-            let mut flags = format!("--solver {} --l2 {l2}", config.solver.name());
-            if let (Some(rate), Some(epochs)) = (rate, epochs) {
-                let _ = write!(flags, " --learning-rate {rate} --epochs {epochs}");
-            }
-            if config.standardize {
-                flags += " --standardize";
-            }
-            let _ = writeln!(
-                text,
-                "train it   head-trainer train ... {flags} (or sweep with --train)"
-            );
-        }
-    }
+    let _ = match &record.run {
+        Some(run) => writeln!(
+            text,
+            "run        {}: validation accuracy {}, test {}",
+            run.folder,
+            percent(run.validation_accuracy),
+            percent(run.test_accuracy)
+        ),
+        None => writeln!(text, "train it   {}", record.train_command),
+    };
     text
+}
+
+/// The cells of a candidate's scores, and what there is to say of it.
+fn scores(candidate: &Candidate) -> [String; 5] {
+    let nothing = || "-".to_owned();
+    let Some(scored) = &candidate.scored else {
+        let why = candidate.failure.as_deref().unwrap_or_default();
+        let note = format!("failed: {why}");
+        return [nothing(), nothing(), nothing(), nothing(), note];
+    };
+    let error = |mean: Mean, scale: f64, digits: usize| {
+        let error = mean.standard_error;
+        error.map_or("-".to_owned(), |e| format!("{:.digits$}", scale * e))
+    };
+    let note = match (candidate.chosen, scored.converged) {
+        (true, true) => "chosen",
+        (true, false) => "chosen, not converged",
+        (false, true) => "",
+        (false, false) => "not converged",
+    };
+    [
+        format!("{:.4}", scored.loss.mean),
+        error(scored.loss, 1.0, 4),
+        percent(Some(scored.accuracy.mean)),
+        error(scored.accuracy, 100.0, 2),
+        note.to_owned(),
+    ]
 }
 
 /// A number of a scale, in few digits.

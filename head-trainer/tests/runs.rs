@@ -406,7 +406,7 @@ fn another_head_is_not_passed_off_as_the_same() {
     fs::remove_file(&head).unwrap();
     repeat(data, &run, &[])
         .code(0)
-        .stderr(contains("has no head that this one could be compared with"));
+        .stderr(contains("has no model that this one could be compared with"));
 }
 
 #[test]

@@ -161,7 +161,7 @@ fn a_candidate_that_diverges_does_not_end_the_sweep() {
     let (data, _) = made_up();
     let data = data.path();
     let adam = ["--solver", "adam", "--learning-rate"];
-    let args = [&adam[..], &["1e39,0.01,1e40", "--top", "1"]].concat();
+    let args = [&adam[..], &["2e38,0.01,3e38", "--top", "1"]].concat();
     let (both, folder) = record(data, &args);
     let candidates = both["candidates"].as_array().unwrap();
     assert_eq!(candidates.len(), 3);

@@ -43,7 +43,7 @@ pub use self::trainer::Trainer;
 pub use self::unfold::Placement;
 use crate::protocol::Protocol;
 use crate::solver::adam::{AdamConfig, Schedule};
-use crate::solver::{ClassWeight, Epoch, SolverError, Step};
+use crate::solver::{ClassWeight, Epoch, SolverError, Step, require};
 
 /// Images of one size, row by row.
 pub trait Images: Sync {
@@ -84,6 +84,11 @@ pub struct BaselineConfig {
     /// view. None: not at all.
     #[serde(default, skip_serializing_if = "is_default")]
     pub crop: Option<u32>,
+    /// How much of batch normalisation's moving mean and variance each batch leaves; 0.99, Keras's.
+    /// What remains of their first values after n steps is its n-th power, so that a short training
+    /// wants less.
+    #[serde(default = "usual_momentum", skip_serializing_if = "is_usual_momentum")]
+    pub momentum: f64,
     /// How an epoch is made; full passes.
     pub protocol: Protocol,
     /// What each class counts in training.
@@ -97,6 +102,14 @@ fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }
 
+fn usual_momentum() -> f64 {
+    network::MOMENTUM
+}
+
+fn is_usual_momentum(momentum: &f64) -> bool {
+    *momentum == network::MOMENTUM
+}
+
 impl Default for BaselineConfig {
     fn default() -> BaselineConfig {
         let adam = AdamConfig::default();
@@ -108,6 +121,7 @@ impl Default for BaselineConfig {
             patience: adam.patience,
             flip: false,
             crop: None,
+            momentum: network::MOMENTUM,
             protocol: adam.protocol,
             class_weight: ClassWeight::None,
             seed: adam.seed,
@@ -122,6 +136,8 @@ impl BaselineConfig {
     /// [`SolverError::Config`] with the first number that is out of range.
     pub fn check(&self) -> Result<(), SolverError> {
         self.class_weight.check()?;
+        let fine = (0.0..1.0).contains(&self.momentum);
+        require(fine, "momentum", self.momentum, "at least 0 and below 1")?;
         self.adam().check()
     }
 

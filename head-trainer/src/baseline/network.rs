@@ -12,7 +12,7 @@ use crate::metrics::Logits;
 use crate::rng::{Purpose, Stream};
 
 /// How much of a moving mean or variance a batch leaves, as Keras's `momentum`.
-const MOMENTUM: f64 = 0.99;
+pub(super) const MOMENTUM: f64 = 0.99;
 
 /// The baseline's parameters and moving moments.
 #[derive(Clone, Debug, PartialEq)]
@@ -102,10 +102,10 @@ impl Network {
         )
     }
 
-    /// Moves the moving moments towards a batch's, `moving * 0.99 + batch * (1 - 0.99)` as Keras
-    /// has it. A batch's mean is told without the bias, which counts here.
-    pub(super) fn follow(&mut self, moments: &[Moments; STAGES]) {
-        let (keep, take) = (MOMENTUM as f32, (1.0 - MOMENTUM) as f32);
+    /// Moves the moving moments towards a batch's, `moving * momentum + batch * (1 - momentum)` as
+    /// Keras has it. A batch's mean is told without the bias, which counts here.
+    pub(super) fn follow(&mut self, moments: &[Moments; STAGES], momentum: f64) {
+        let (keep, take) = (momentum as f32, (1.0 - momentum) as f32);
         for ((ranges, [mean, variance]), batch) in
             self.ranges.0.iter().zip(&mut self.moving).zip(moments)
         {

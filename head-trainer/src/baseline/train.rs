@@ -51,7 +51,8 @@ pub fn train(
         Network::initial(shape, config.seed),
         &config.adam(),
         config.batch_size as usize,
-    );
+    )
+    .with_momentum(config.momentum);
     if let Some(weights_k) = &class_weights {
         trainer = trainer.with_class_weights(weights_k);
     }

@@ -1,7 +1,7 @@
 //! The network with its optimizer: one update for each batch.
 
 use super::Images;
-use super::network::Network;
+use super::network::{MOMENTUM, Network};
 use super::pass::Pass;
 use super::unfold::Placement;
 use crate::solver::adam::{AdamConfig, BatchResult, Rates};
@@ -14,6 +14,7 @@ pub struct Trainer {
     squares: Vec<f32>, // v
     steps: u64,
     rates: Rates,
+    momentum: f64,
     class_weights_k: Option<Vec<f32>>,
     pass: Pass,
     labels_b: Vec<u32>,
@@ -26,6 +27,7 @@ impl Trainer {
         let count = network.parameters.len();
         Trainer {
             rates: Rates::new(config),
+            momentum: MOMENTUM,
             pass: Pass::new(&network.shape, batch_size),
             network,
             means: vec![0.0; count],
@@ -34,6 +36,12 @@ impl Trainer {
             class_weights_k: None,
             labels_b: Vec::new(),
         }
+    }
+
+    /// How much of the moving moments each batch leaves; 0.99 unless said.
+    pub fn with_momentum(mut self, momentum: f64) -> Trainer {
+        self.momentum = momentum;
+        self
     }
 
     /// Multiplies the losses of each class by its weight, `[K]`.
@@ -110,7 +118,7 @@ impl Trainer {
             self.class_weights_k.as_deref(),
             &load,
         );
-        self.network.follow(&self.pass.moments);
+        self.network.follow(&self.pass.moments, self.momentum);
         self.steps += 1;
         let alpha = self.rates.next_alpha();
         let moments = [&mut self.means[..], &mut self.squares[..]];

@@ -93,6 +93,15 @@ pub struct Args {
     /// Move each training image by up to N pixels along both axes.
     #[arg(long, value_name = "N")]
     crop: Option<u32>,
+    /// How much of batch normalisation's moving mean and variance each batch leaves; a training of
+    /// few steps wants less than Keras's 0.99.
+    #[arg(
+        long,
+        value_name = "X",
+        default_value_t = 0.99,
+        allow_negative_numbers = true
+    )]
+    momentum: f64,
     /// What an epoch is.
     #[arg(long, value_enum, default_value = "full")]
     protocol: ProtocolName,
@@ -118,7 +127,7 @@ pub struct Args {
 }
 
 /// The flags that `--repeat` takes from the run: all that change a result.
-const TAKEN: [&str; 20] = [
+const TAKEN: [&str; 21] = [
     "size",
     "exif",
     "split_mode",
@@ -132,6 +141,7 @@ const TAKEN: [&str; 20] = [
     "patience",
     "flip",
     "crop",
+    "momentum",
     "protocol",
     "steps_per_epoch",
     "shuffle_buffer",
@@ -264,6 +274,7 @@ impl Args {
             patience: self.patience,
             flip: self.flip,
             crop: self.crop,
+            momentum: self.momentum,
             protocol,
             class_weight: self.class_weight.clone(),
             seed: self.seed,
@@ -450,6 +461,7 @@ fn train(
         bar.finish();
     }
     let fit_secs = fit_started.elapsed().as_secs_f64();
+    warn_of_lag(config, fit.steps.len());
     let judged = judge(&choices, |side| {
         let rows = set.rows_on(side);
         Judgeable {
@@ -502,6 +514,24 @@ fn train(
     })?;
     remove(&checkpoint)?;
     Ok((record, folder))
+}
+
+/// Share of their first values in the moving moments at which a finished network is not what it was
+/// trained to be.
+const LAG: f64 = 0.01;
+
+/// Says so where a training was too short for its moving moments.
+fn warn_of_lag(config: &BaselineConfig, steps: usize) {
+    let rest = config.momentum.powf(steps as f64);
+    if rest > LAG {
+        tracing::warn!(
+            "after {} the moving moments of batch normalisation hold {:.0} % of their first values \
+             still, so validation and test look worse than they would (hint: --momentum 0.9, as Keras's \
+             0.99 is for long trainings, or more --epochs)",
+            counted(steps, "step"),
+            100.0 * rest
+        );
+    }
 }
 
 fn remove(checkpoint: &Path) -> anyhow::Result<()> {

@@ -102,7 +102,7 @@ fn push_unusual(words: &mut Vec<String>, settings: &Value, usual: &[(String, Val
 }
 
 /// The solver's name and those of its settings that are not the usual ones: `adam epochs=20`.
-fn solver(config: &FitConfig) -> String {
+pub(in crate::cli) fn solver(config: &FitConfig) -> String {
     let mut words = vec![config.solver.name().to_owned()];
     let usual = match &config.solver {
         SolverConfig::Adam(adam) => {

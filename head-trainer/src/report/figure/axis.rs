@@ -93,7 +93,11 @@ impl Axis {
             for decade in decades {
                 let power = 10_f64.powi(decade);
                 let decimals = usize::try_from(-decade).unwrap_or(0);
-                for at in steps.iter().map(|step| step * power).filter(|at| inside(*at)) {
+                for at in steps
+                    .iter()
+                    .map(|step| step * power)
+                    .filter(|at| inside(*at))
+                {
                     axis.ticks.push(tick(at, &format!("{at:.decimals$}")));
                 }
             }
@@ -177,7 +181,9 @@ fn range(values: &[f64]) -> (f64, f64) {
 /// The next of 1, 2 and 5 times a power of ten.
 fn round_step(step: f64) -> f64 {
     let power = 10_f64.powf(step.log10().floor());
-    let digits = [1.0, 2.0, 5.0].into_iter().find(|d| d * power >= step * (1.0 - 1e-9));
+    let digits = [1.0, 2.0, 5.0]
+        .into_iter()
+        .find(|d| d * power >= step * (1.0 - 1e-9));
     digits.unwrap_or(10.0) * power
 }
 
@@ -227,7 +233,7 @@ mod tests {
     #[test]
     fn a_wide_range_is_logarithmic() {
         let axis = Axis::positive("loss", Unit::Number, &[0.05, 4.0], 4);
-        assert_eq!(labels(&axis), ["0.05", "0.10", "0.20", "0.50", "1", "2", "5"]);
+        assert_eq!(labels(&axis), ["0.05", "0.1", "0.2", "0.5", "1", "2", "5"]);
         let middle = (axis.low * axis.high).sqrt();
         assert!((axis.position(middle) - 0.5).abs() < 1e-12);
     }

@@ -41,7 +41,10 @@ impl Series {
             label: label.map(str::to_owned),
             color,
             stroke,
-            points: points.into_iter().filter(|p| p.iter().all(|v| v.is_finite())).collect(),
+            points: points
+                .into_iter()
+                .filter(|p| p.iter().all(|v| v.is_finite()))
+                .collect(),
             ranges: Vec::new(),
         }
     }
@@ -88,7 +91,9 @@ impl Curves {
     /// Draws it.
     pub fn figure(self) -> Figure {
         let labels = self.series.iter().filter_map(|s| s.label.as_deref());
-        let widest = labels.map(|label| width_of(label) * TEXT * 1.06).fold(0.0, f64::max);
+        let widest = labels
+            .map(|label| width_of(label) * TEXT * 1.06)
+            .fold(0.0, f64::max);
         let right = match self.labels {
             Labels::Ends => (widest + 12.0).max(14.0),
             Labels::Corner => 14.0,
@@ -154,7 +159,11 @@ fn draw(svg: &mut Svg, plot: &Plot<'_>, series: &Series) {
     let Some(&last) = points.last() else { return };
     for (point, [low, high]) in points.iter().zip(&series.ranges) {
         let y = |value: f64| plot.at([plot.x.low, value])[1];
-        svg.line(&format!("span {color}"), [point[0], y(*low)], [point[0], y(*high)]);
+        svg.line(
+            &format!("span {color}"),
+            [point[0], y(*low)],
+            [point[0], y(*high)],
+        );
     }
     match series.stroke {
         Stroke::Dashed if points.len() > 1 => svg.polyline(&format!("thin {color}"), &points),

@@ -47,7 +47,9 @@ impl Histogram {
             let step = plot.extent[0] / counts.len() as f64;
             for (i, &count) in counts.iter().enumerate().filter(|(_, count)| **count > 0) {
                 // A single image still shows.
-                let height = (plot.at([self.x.low, sign * count as f64])[1] - zero).abs().max(1.0);
+                let height = (plot.at([self.x.low, sign * count as f64])[1] - zero)
+                    .abs()
+                    .max(1.0);
                 let x = plot.corner[0] + step * i as f64;
                 let top = if sign > 0.0 { zero - height } else { zero };
                 svg.rect(&class, [x + 0.5, top], [step - 1.0, height], 1.0);

@@ -47,7 +47,10 @@ impl Intervals {
     /// Draws it.
     pub fn figure(self) -> Figure {
         let widest = |text: fn(&Row) -> &str| {
-            self.rows.iter().map(|row| width_of(text(row)) * TEXT * 1.06).fold(0.0, f64::max)
+            self.rows
+                .iter()
+                .map(|row| width_of(text(row)) * TEXT * 1.06)
+                .fold(0.0, f64::max)
         };
         let left = widest(|row| &row.label) + 10.0;
         let right = self.width - widest(|row| &row.text) - 12.0;
@@ -56,14 +59,28 @@ impl Intervals {
         let mut svg = Svg::default();
         for tick in &self.x.ticks {
             svg.line("grid", [x(tick.at), 4.0], [x(tick.at), bottom]);
-            svg.text("tick", [x(tick.at), bottom + 15.0], Anchor::Middle, &tick.label);
+            svg.text(
+                "tick",
+                [x(tick.at), bottom + 15.0],
+                Anchor::Middle,
+                &tick.label,
+            );
         }
         svg.line("axis", [left, bottom], [right, bottom]);
-        svg.text("title", [(left + right) / 2.0, bottom + 31.0], Anchor::Middle, &self.x.title);
+        svg.text(
+            "title",
+            [(left + right) / 2.0, bottom + 31.0],
+            Anchor::Middle,
+            &self.x.title,
+        );
         for (i, row) in self.rows.iter().enumerate() {
             let y = 4.0 + HEIGHT * (i as f64 + 0.5);
             let color = series_class(row.color);
-            let label = if row.is_filled { format!("end {color}") } else { "tick".to_owned() };
+            let label = if row.is_filled {
+                format!("end {color}")
+            } else {
+                "tick".to_owned()
+            };
             svg.text(&label, [left - 10.0, y + 4.0], Anchor::End, &row.label);
             let [low, high] = row.bounds.map(x);
             svg.line(&format!("span {color}"), [low, y], [high, y]);

@@ -19,14 +19,14 @@ pub struct Matrix {
     pub classes: Vec<String>,
     /// `[K][K]`
     pub counts: Vec<Vec<u64>>,
-    /// Number of the colour of what is right; what is wrong has the next one.
-    pub color: usize,
+    /// Numbers of the colours of what is right and of what is wrong.
+    pub colors: [usize; 2],
+    /// Width with few classes; it grows with many.
+    pub width: f64,
 }
 
 /// Most classes that a matrix can be read of.
 pub const MOST_CLASSES: usize = 20;
-/// Width with few classes.
-const WIDTH: f64 = 320.0;
 /// Characters of a name that are shown.
 const NAME: usize = 14;
 /// The darkest shade: text on it is still read.
@@ -36,10 +36,17 @@ impl Matrix {
     /// Draws it. Its width grows with the classes.
     pub fn figure(self) -> Figure {
         let k = self.classes.len();
-        let names: Vec<String> = self.classes.iter().map(|name| shortened(name, NAME)).collect();
-        let widest = names.iter().map(|name| width_of(name) * TEXT).fold(0.0, f64::max);
+        let names: Vec<String> = self
+            .classes
+            .iter()
+            .map(|name| shortened(name, NAME))
+            .collect();
+        let widest = names
+            .iter()
+            .map(|name| width_of(name) * TEXT)
+            .fold(0.0, f64::max);
         let left = widest.max(24.0) + 8.0;
-        let cell = ((WIDTH - left) / k as f64).clamp(34.0, 110.0);
+        let cell = ((self.width - left) / k as f64).clamp(34.0, 130.0);
         let height = (cell * 0.62).max(26.0);
         // Names across stand on their side where they do not fit.
         let is_turned = widest > cell - 4.0;
@@ -47,7 +54,8 @@ impl Matrix {
         let mut svg = Svg::default();
         svg.text("title", [left, 10.0], Anchor::Start, "taken for");
         svg.text("title", [left - 8.0, top - 6.0], Anchor::End, "true");
-        let (right_class, wrong_class) = (series_class(self.color), series_class(self.color + 1));
+        let (right_class, wrong_class) =
+            (series_class(self.colors[0]), series_class(self.colors[1]));
         for (row, (name, counts)) in names.iter().zip(&self.counts).enumerate() {
             let y = top + height * row as f64;
             let of_class: u64 = counts.iter().sum();
@@ -55,8 +63,17 @@ impl Matrix {
             for (column, &count) in counts.iter().enumerate() {
                 let x = left + cell * column as f64;
                 let share = count as f64 / of_class.max(1) as f64;
-                let class = if row == column { &right_class } else { &wrong_class };
-                svg.rect(&format!("cell {class}"), [x, y], [cell, height], SHADE * share);
+                let class = if row == column {
+                    &right_class
+                } else {
+                    &wrong_class
+                };
+                svg.rect(
+                    &format!("cell {class}"),
+                    [x, y],
+                    [cell, height],
+                    SHADE * share,
+                );
                 if count == 0 && k > 2 {
                     continue;
                 }
@@ -66,7 +83,7 @@ impl Matrix {
                 svg.text("count", [middle, base], Anchor::Middle, &count.to_string());
                 if with_share {
                     let text = format!("{:.1} %", 100.0 * share);
-                    svg.text("tick small", [middle, base + 15.0], Anchor::Middle, &text);
+                    svg.text("tick", [middle, base + 15.0], Anchor::Middle, &text);
                 }
             }
         }
@@ -79,7 +96,10 @@ impl Matrix {
             name: self.name,
             title: self.title,
             desc: self.desc,
-            size: [(left + cell * k as f64 + 1.0).max(WIDTH), top + height * k as f64 + 2.0],
+            size: [
+                (left + cell * k as f64 + 1.0).max(self.width),
+                top + height * k as f64 + 2.0,
+            ],
             body,
         }
     }
@@ -94,5 +114,8 @@ fn across(name: &str, [x, y]: [f64; 2], is_turned: bool) -> String {
     }
     svg.text("", [0.0, 4.0], Anchor::Start, name);
     let [x, y] = [x, y].map(super::svg::number);
-    format!("<g transform=\"translate({x} {y}) rotate(-90)\">{}</g>\n", svg.finish().trim_end())
+    format!(
+        "<g transform=\"translate({x} {y}) rotate(-90)\">{}</g>\n",
+        svg.finish().trim_end()
+    )
 }

@@ -57,9 +57,16 @@ impl Figure {
         let strip = if heading.is_empty() { 0.0 } else { HEADING };
         let (left, top) = (0.0 - PADDING, 0.0 - PADDING - strip);
         let (box_of, size, ground) = match css {
-            "" => ([0.0, 0.0, self.size[0], self.size[1]], String::new(), String::new()),
+            "" => (
+                [0.0, 0.0, self.size[0], self.size[1]],
+                String::new(),
+                String::new(),
+            ),
             _ => {
-                let [w, h] = [self.size[0] + 2.0 * PADDING, self.size[1] + 2.0 * PADDING + strip];
+                let [w, h] = [
+                    self.size[0] + 2.0 * PADDING,
+                    self.size[1] + 2.0 * PADDING + strip,
+                ];
                 let corner = [left, top, w, h].map(number);
                 let [x, y, width, height] = &corner;
                 (

@@ -74,7 +74,12 @@ impl<'a> Plot<'a> {
         }
         if !self.x.title.is_empty() {
             let middle = left + self.extent[0] / 2.0;
-            svg.text("title", [middle, bottom + 32.0], Anchor::Middle, &self.x.title);
+            svg.text(
+                "title",
+                [middle, bottom + 32.0],
+                Anchor::Middle,
+                &self.x.title,
+            );
         }
     }
 }
@@ -105,7 +110,10 @@ mod tests {
     #[test]
     fn labels_are_moved_apart_and_stay_inside() {
         assert_eq!(spread(&[10.0, 50.0], 12.0, 0.0, 100.0), [10.0, 50.0]);
-        assert_eq!(spread(&[10.0, 11.0, 12.0], 10.0, 0.0, 100.0), [10.0, 20.0, 30.0]);
+        assert_eq!(
+            spread(&[10.0, 11.0, 12.0], 10.0, 0.0, 100.0),
+            [10.0, 20.0, 30.0]
+        );
         assert_eq!(spread(&[95.0, 99.0], 10.0, 0.0, 100.0), [90.0, 100.0]);
         assert_eq!(spread(&[5.0; 3], 10.0, 0.0, 10.0), [0.0, 5.0, 10.0]);
         assert!(spread(&[], 10.0, 0.0, 10.0).is_empty());

@@ -91,7 +91,10 @@ impl Svg {
         match series % 4 {
             0 => self.circle(class, at, 3.0),
             1 => self.rect(class, [x - 2.7, y - 2.7], [5.4, 5.4], 1.0),
-            2 => self.polygon(class, &[[x, y - 3.8], [x + 3.6, y + 2.6], [x - 3.6, y + 2.6]]),
+            2 => self.polygon(
+                class,
+                &[[x, y - 3.8], [x + 3.6, y + 2.6], [x - 3.6, y + 2.6]],
+            ),
             _ => self.polygon(
                 class,
                 &[[x, y - 3.9], [x + 3.9, y], [x, y + 3.9], [x - 3.9, y]],
@@ -140,14 +143,18 @@ mod tests {
 
     #[test]
     fn numbers_are_short() {
-        assert_eq!([0.0, -0.001, 12.0, 1.25, 1.0 / 3.0].map(number), ["0", "0", "12", "1.25", "0.33"]);
+        assert_eq!(
+            [0.0, -0.001, 12.0, 1.25, 1.0 / 3.0].map(number),
+            ["0", "0", "12", "1.25", "0.33"]
+        );
     }
 
     #[test]
     fn text_is_escaped() {
         let mut svg = Svg::default();
         svg.text("t", [1.0, 2.0], Anchor::End, "<&>");
-        let expected = "<text class=\"t\" x=\"1\" y=\"2\" text-anchor=\"end\">&lt;&amp;&gt;</text>\n";
+        let expected =
+            "<text class=\"t\" x=\"1\" y=\"2\" text-anchor=\"end\">&lt;&amp;&gt;</text>\n";
         assert_eq!(svg.finish(), expected);
     }
 }

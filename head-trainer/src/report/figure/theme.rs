@@ -50,7 +50,9 @@ pub fn variables(is_dark: bool) -> String {
 }
 
 fn series_rules() -> String {
-    (0..SERIES).map(|i| format!(".s{i}{{color:var(--s{i})}}\n")).collect()
+    (0..SERIES)
+        .map(|i| format!(".s{i}{{color:var(--s{i})}}\n"))
+        .collect()
 }
 
 /// Rules for the figures of a page that declares [`variables`].
@@ -96,7 +98,11 @@ mod tests {
     fn luminance(color: &str) -> f64 {
         let channel = |at: usize| {
             let value = f64::from(u8::from_str_radix(&color[at..at + 2], 16).unwrap()) / 255.0;
-            if value <= 0.04045 { value / 12.92 } else { ((value + 0.055) / 1.055).powf(2.4) }
+            if value <= 0.04045 {
+                value / 12.92
+            } else {
+                ((value + 0.055) / 1.055).powf(2.4)
+            }
         };
         0.2126 * channel(1) + 0.7152 * channel(3) + 0.0722 * channel(5)
     }

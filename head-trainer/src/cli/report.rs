@@ -103,7 +103,7 @@ impl Args {
         let page = format!("report  {}\n", escape_path(&out));
         let text = match self.markdown.as_ref().is_some_and(|file| is_stdout(file)) {
             true => markdown,
-            false => format!("{}\n{page}", terminal(&report)),
+            false => format!("{}{page}", terminal(&report)),
         };
         output.print(&value, &text)?;
         Ok(Outcome::Done)
@@ -199,11 +199,21 @@ fn terminal(report: &Report) -> String {
         true => Column::Right(title),
         false => Column::Left(title),
     });
-    let rows: Vec<Vec<String>> = summary::rows(report)
+    let table_rows: Vec<[summary::Cell; 9]> = summary::rows(report);
+    // What goes with a value is on the page; here only intervals are.
+    let cell = |(i, cell): (usize, &summary::Cell)| match i {
+        7 | 8 => cell.line(),
+        _ => cell.main.clone(),
+    };
+    let rows: Vec<Vec<String>> = table_rows
         .iter()
-        .map(|row| row.iter().map(summary::Cell::line).collect())
+        .map(|row| row.iter().enumerate().map(cell).collect())
         .collect();
     let mut text = table(&columns, &rows);
+    text.push('\n');
+    for entry in report.entries() {
+        text += &format!("{:<6}  {}\n", entry.letter, escape_path(&entry.run.folder));
+    }
     if let Some(notice) = text::notice(report) {
         text += &format!("\nnote: {}: {notice}\n", counted(rows.len(), "run"));
     }

@@ -304,6 +304,12 @@ fn calibration(name: String, group: &Group) -> Option<Figure> {
         let label = format!("{}, ECE {:.4}", entry.label(), metrics.calibration_error);
         let points = bins.iter().map(|bin| [bin.confidence, bin.right]).collect();
         let mut curve = Series::new(Some(&label), entry.color, Stroke::Solid, points);
+        // The more images a bin has, the larger its marker.
+        let most = bins.iter().map(|bin| bin.images).max().unwrap_or(1) as f64;
+        curve.sizes = bins
+            .iter()
+            .map(|bin| 0.6 + (bin.images as f64 / most).sqrt())
+            .collect();
         if with_ranges {
             curve.ranges = bins
                 .iter()

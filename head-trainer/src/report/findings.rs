@@ -32,6 +32,14 @@ pub(super) fn findings(group: &Group) -> Vec<String> {
                 told(metrics)
             ));
         }
+        [first, second, ..] if accuracy(&first) == accuracy(&second) => {
+            said.push(format!(
+                "{} and {} have the same validation accuracy, {}, and no run has a higher one.",
+                first.0.label(),
+                second.0.label(),
+                told(first.1)
+            ));
+        }
         [(first, best), (second, next), ..] => {
             said.push(format!(
                 "{} has the highest validation accuracy, {}; {} follows with {}.",

@@ -66,12 +66,7 @@ fn row(entry: &Entry, with_data: bool) -> [Cell; 9] {
     let secs = |secs: Option<f64>| secs.map_or(NONE.to_owned(), duration);
     let parameters = match run.total_parameters {
         Some(total) => format!("of {}", grouped(total)),
-        None => "behind a frozen backbone".to_owned(),
-    };
-    let epochs = match (run.has_epochs, run.best_epoch) {
-        (false, _) => Cell::new(NONE, ""),
-        (true, None) => Cell::new(run.history.len().to_string(), ""),
-        (true, Some(best)) => Cell::new(run.history.len().to_string(), format!("kept {best}")),
+        None => "+ frozen backbone".to_owned(),
     };
     let load = run.secs.load.map_or(String::new(), |load| {
         format!("+ {} reading", duration(load))
@@ -86,14 +81,14 @@ fn row(entry: &Entry, with_data: bool) -> [Cell; 9] {
         false => run.name.clone(),
     };
     [
-        Cell::new(&entry.letter, data),
-        Cell::new(&run.kind, ""),
+        Cell::new(&entry.letter, ""),
+        Cell::new(&run.kind, data),
         Cell::new(grouped(run.trainable_parameters), parameters),
-        epochs,
+        epochs(entry),
         Cell::new(secs(run.epoch_secs()), ""),
         Cell::new(secs(run.secs.training), load),
         Cell::new(features, ""),
-        validation(entry),
+        accuracy(run.metrics.validation.as_ref()),
         accuracy(run.metrics.test.as_ref()),
     ]
 }
@@ -112,19 +107,22 @@ fn accuracy(metrics: Option<&Metrics>) -> Cell {
     })
 }
 
-/// The finished model's accuracy, and the best epoch's if that was another one.
-fn validation(entry: &Entry) -> Cell {
+/// How many, and the one with the best validation accuracy if that was not the last.
+fn epochs(entry: &Entry) -> Cell {
     let run = &entry.run;
-    let mut cell = accuracy(run.metrics.validation.as_ref());
-    if let Some((epoch, best, bounds)) = run.best_validation()
-        && run.has_epochs
-        && run.best_epoch.is_none()
-        && epoch as usize != run.history.len()
-    {
-        let bounds = bounds.map_or(String::new(), |bounds| format!(", {}", interval(bounds)));
-        cell.more += &format!("; best epoch {epoch}: {}{bounds}", percent(best));
+    if !run.has_epochs {
+        return Cell::new(NONE, "");
     }
-    cell
+    let count = run.history.len();
+    let more = match (run.best_epoch, run.best_validation()) {
+        (Some(kept), _) => format!("kept {kept}"),
+        (None, Some((epoch, best, bounds))) if epoch as usize != count => {
+            let bounds = bounds.map_or(String::new(), |b| format!(", {}", interval(b)));
+            format!("validation best in {epoch}: {}{bounds}", percent(best))
+        }
+        _ => String::new(),
+    };
+    Cell::new(count.to_string(), more)
 }
 
 /// The table as JSON.
@@ -172,21 +170,23 @@ pub fn json(report: &Report) -> Value {
 }
 
 /// The columns of [`metrics_rows`].
-pub const METRICS: [Column; 10] = [
+pub const METRICS: [Column; 12] = [
     ("run", false),
     ("side", false),
     ("images", true),
     ("accuracy", true),
+    ("95 % interval", true),
     ("loss", true),
     ("balanced", true),
     ("macro F1", true),
     ("ROC-AUC", true),
     ("PR-AUC", true),
+    ("Brier", true),
     ("ECE", true),
 ];
 
 /// The finished models' metrics: a row for each run and side, test first.
-pub fn metrics_rows(entries: &[Entry]) -> Vec<[Cell; 10]> {
+pub fn metrics_rows(entries: &[Entry]) -> Vec<[Cell; 12]> {
     let mut rows = Vec::new();
     for entry in entries {
         let metrics = &entry.run.metrics;
@@ -207,12 +207,14 @@ pub fn metrics_rows(entries: &[Entry]) -> Vec<[Cell; 10]> {
                 Cell::new(&entry.letter, ""),
                 Cell::new(side.name(), ""),
                 Cell::new(grouped(metrics.images), ""),
-                accuracy(Some(metrics)),
+                share(Some(metrics.accuracy)),
+                Cell::new(interval(metrics.accuracy_interval), ""),
                 area(Some(metrics.loss)),
                 share(metrics.balanced_accuracy),
                 area(metrics.macro_f1),
                 area(metrics.roc_auc),
                 area(metrics.pr_auc),
+                area(Some(metrics.brier)),
                 area(Some(metrics.calibration_error)),
             ]);
         }

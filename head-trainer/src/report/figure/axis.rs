@@ -40,19 +40,36 @@ pub struct Axis {
 /// A range this many times as wide as its smallest value is shown on a logarithmic axis.
 const WIDE: f64 = 20.0;
 
-/// Times that people know, in seconds, and what they call them.
-const TIMES: [(f64, &str); 11] = [
-    (1e-4, "0.1 ms"),
-    (1e-3, "1 ms"),
-    (1e-2, "10 ms"),
-    (0.1, "0.1 s"),
-    (1.0, "1 s"),
-    (10.0, "10 s"),
-    (60.0, "1 min"),
-    (600.0, "10 min"),
-    (3600.0, "1 h"),
-    (36_000.0, "10 h"),
-    (360_000.0, "100 h"),
+/// Times that people know, in seconds, what they call them, and whether they are enough where the
+/// range is wide.
+const TIMES: [(f64, &str, bool); 27] = [
+    (1e-4, "0.1 ms", true),
+    (2e-4, "0.2 ms", false),
+    (5e-4, "0.5 ms", false),
+    (1e-3, "1 ms", true),
+    (2e-3, "2 ms", false),
+    (5e-3, "5 ms", false),
+    (0.01, "10 ms", true),
+    (0.02, "20 ms", false),
+    (0.05, "50 ms", false),
+    (0.1, "100 ms", true),
+    (0.2, "200 ms", false),
+    (0.5, "500 ms", false),
+    (1.0, "1 s", true),
+    (2.0, "2 s", false),
+    (5.0, "5 s", false),
+    (10.0, "10 s", true),
+    (30.0, "30 s", false),
+    (60.0, "1 min", true),
+    (120.0, "2 min", false),
+    (300.0, "5 min", false),
+    (600.0, "10 min", true),
+    (1800.0, "30 min", false),
+    (3600.0, "1 h", true),
+    (7200.0, "2 h", false),
+    (18_000.0, "5 h", false),
+    (36_000.0, "10 h", true),
+    (360_000.0, "100 h", true),
 ];
 
 impl Axis {
@@ -84,8 +101,12 @@ impl Axis {
         };
         let inside = |at: f64| (low..=high).contains(&at);
         if unit == Unit::Seconds {
-            let known = TIMES.iter().filter(|(at, _)| inside(*at));
-            axis.ticks = known.map(|&(at, label)| tick(at, label)).collect();
+            let known = TIMES.iter().filter(|(at, ..)| inside(*at));
+            let is_wide = known.clone().filter(|(.., is_enough)| *is_enough).count() > 3;
+            axis.ticks = known
+                .filter(|(.., is_enough)| *is_enough || !is_wide)
+                .map(|&(at, label, _)| tick(at, label))
+                .collect();
         } else {
             let decades = low.log10().floor() as i32..=high.log10().ceil() as i32;
             let is_short = high < 300.0 * low;
@@ -225,7 +246,10 @@ mod tests {
         assert_eq!(labels(&axis), ["0", "100", "200", "300"]);
         let axis = Axis::positive("time", Unit::Seconds, &[0.02, 75.0], 4);
         assert!(axis.is_log);
-        assert_eq!(labels(&axis), ["0.1 s", "1 s", "10 s", "1 min"]);
+        assert_eq!(labels(&axis), ["100 ms", "1 s", "10 s", "1 min"]);
+        let narrower = Axis::positive("time", Unit::Seconds, &[0.02, 0.45], 4);
+        let expected = ["20 ms", "50 ms", "100 ms", "200 ms", "500 ms"];
+        assert_eq!(labels(&narrower), expected);
         assert_eq!(axis.position(0.0), 0.0);
         assert_eq!(axis.position(f64::INFINITY), 1.0);
     }

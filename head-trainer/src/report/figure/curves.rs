@@ -32,6 +32,8 @@ pub struct Series {
     pub points: Vec<[f64; 2]>,
     /// A vertical range around each point, if there are any.
     pub ranges: Vec<[f64; 2]>,
+    /// How large each point's marker is, if they differ; 1 is usual.
+    pub sizes: Vec<f64>,
 }
 
 impl Series {
@@ -46,6 +48,7 @@ impl Series {
                 .filter(|p| p.iter().all(|v| v.is_finite()))
                 .collect(),
             ranges: Vec::new(),
+            sizes: Vec::new(),
         }
     }
 }
@@ -167,19 +170,20 @@ fn draw(svg: &mut Svg, plot: &Plot<'_>, series: &Series) {
     }
     match series.stroke {
         Stroke::Dashed if points.len() > 1 => svg.polyline(&format!("thin {color}"), &points),
-        Stroke::Dashed => svg.marker(&format!("ring {color}"), last, series.color),
+        Stroke::Dashed => svg.marker(&format!("ring {color}"), last, series.color, 1.0),
         Stroke::Level => {
             let (left, right) = (plot.corner[0], plot.right());
             svg.line(&format!("level {color}"), [left, last[1]], [right, last[1]]);
-            svg.marker(&format!("dot {color}"), last, series.color);
+            svg.marker(&format!("dot {color}"), last, series.color, 1.0);
         }
         Stroke::Solid | Stroke::Plain => {
             if points.len() > 1 {
                 svg.polyline(&format!("curve {color}"), &points);
             }
             if points.len() == 1 || series.stroke == Stroke::Solid && points.len() <= MARKED {
-                for point in points {
-                    svg.marker(&format!("dot {color}"), point, series.color);
+                for (i, point) in points.into_iter().enumerate() {
+                    let size = series.sizes.get(i).copied().unwrap_or(1.0);
+                    svg.marker(&format!("dot {color}"), point, series.color, size);
                 }
             }
         }

@@ -85,7 +85,12 @@ impl Intervals {
             let [low, high] = row.bounds.map(x);
             svg.line(&format!("span {color}"), [low, y], [high, y]);
             let marker = if row.is_filled { "dot" } else { "ring" };
-            svg.marker(&format!("{marker} {color}"), [x(row.value), y], row.color);
+            svg.marker(
+                &format!("{marker} {color}"),
+                [x(row.value), y],
+                row.color,
+                1.2,
+            );
             svg.text("", [self.width, y + 4.0], Anchor::End, &row.text);
         }
         Figure {

@@ -46,7 +46,7 @@ impl Matrix {
             .map(|name| width_of(name) * TEXT)
             .fold(0.0, f64::max);
         let left = widest.max(24.0) + 8.0;
-        let cell = ((self.width - left) / k as f64).clamp(34.0, 130.0);
+        let cell = ((self.width - left) / k as f64).clamp(34.0, 150.0);
         let height = (cell * 0.62).max(26.0);
         // Names across stand on their side where they do not fit.
         let is_turned = widest > cell - 4.0;

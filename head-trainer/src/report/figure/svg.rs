@@ -85,19 +85,30 @@ impl Svg {
         ));
     }
 
-    /// The marker of series number `series` at `at`: shapes differ as colours do.
-    pub fn marker(&mut self, class: &str, at: [f64; 2], series: usize) {
+    /// The marker of series number `series` at `at`, `size` times as large as usual: shapes differ
+    /// as colours do.
+    pub fn marker(&mut self, class: &str, at: [f64; 2], series: usize, size: f64) {
         let [x, y] = at;
+        let s = |length: f64| length * size;
         match series % 4 {
-            0 => self.circle(class, at, 3.0),
-            1 => self.rect(class, [x - 2.7, y - 2.7], [5.4, 5.4], 1.0),
+            0 => self.circle(class, at, s(3.0)),
+            1 => self.rect(class, [x - s(2.7), y - s(2.7)], [s(5.4), s(5.4)], 1.0),
             2 => self.polygon(
                 class,
-                &[[x, y - 3.8], [x + 3.6, y + 2.6], [x - 3.6, y + 2.6]],
+                &[
+                    [x, y - s(3.8)],
+                    [x + s(3.6), y + s(2.6)],
+                    [x - s(3.6), y + s(2.6)],
+                ],
             ),
             _ => self.polygon(
                 class,
-                &[[x, y - 3.9], [x + 3.9, y], [x, y + 3.9], [x - 3.9, y]],
+                &[
+                    [x, y - s(3.9)],
+                    [x + s(3.9), y],
+                    [x, y + s(3.9)],
+                    [x - s(3.9), y],
+                ],
             ),
         }
     }

@@ -127,10 +127,10 @@ pub(super) fn group_sections(group: &Group, figures: &GroupFigures, level: usize
         format!("<div class=\"grid\">\n{figures}</div>\n")
     };
     let mut html = heading("learning", "Learning");
-    html += "<p class=\"soft\">Solid lines with markers: validation. Dashed: training, averaged over \
-             the epoch while the weights changed. A solver without epochs is one point, at its end; \
-             its dotted line only shows the height. Time is that of training alone, without \
-             reading inputs or computing features.</p>\n";
+    html += "<p class=\"soft\">Solid: validation. Dashed: training, averaged over the epoch while the \
+             weights changed. A solver without epochs is a point (filled: validation, open: \
+             training); a dotted line only shows its height. Time is that of training alone, \
+             without reading inputs or computing features.</p>\n";
     html += &grid(&figures.learning);
     html += &heading("metrics", "Final metrics");
     let rows = metrics_rows(&group.entries);
@@ -141,7 +141,8 @@ pub(super) fn group_sections(group: &Group, figures: &GroupFigures, level: usize
         html += &heading("ranking", "Ranking and calibration");
         html += &format!(
             "<p class=\"soft\">On the {} side. Calibration: images in bins by the probability of \
-             the class they were taken for; on the dotted line that probability is what it says.</p>\n",
+             the class they were taken for; on the \
+             dotted line that probability is what it says; larger markers are of more images.</p>\n",
             side(group)
         );
         html += &grid(&figures.ranking);

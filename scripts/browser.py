@@ -64,15 +64,19 @@ class Browser:
     def event(self, message):
         if message.get("method") == "Network.requestWillBeSent":
             self.requests.append(message["params"]["request"]["url"])
+        if message.get("method") == "Page.javascriptDialogOpening":  # it would block the page; nobody waits for this
+            self.send({"id": 0, "method": "Page.handleJavaScriptDialog", "params": {"accept": True}})
         self.events.append(message)
+
+    def send(self, command):
+        if self.session:
+            command["sessionId"] = self.session
+        os.write(self.writer, json.dumps(command).encode() + b"\0")
 
     def call(self, method, **params):
         """Does `method` of the DevTools protocol and returns its answer."""
         self.count += 1
-        command = {"id": self.count, "method": method, "params": params}
-        if self.session:
-            command["sessionId"] = self.session
-        os.write(self.writer, json.dumps(command).encode() + b"\0")
+        self.send({"id": self.count, "method": method, "params": params})
         while True:
             message = self.receive()
             if message.get("id") == self.count:

@@ -61,16 +61,27 @@ impl Histogram {
             svg.line("guide", [x, plot.corner[1]], [x, plot.bottom()]);
             svg.text("tick", [x + 4.0, plot.corner[1] + 9.0], Anchor::Start, text);
         }
-        // Each kind's name in the half where its bars are fewest.
-        for ((name, color), counts, y) in [
-            (&self.kinds[0], &self.up, plot.corner[1] + 26.0),
-            (&self.kinds[1], &self.down, plot.bottom() - 8.0),
+        // Each kind's name beside its tallest bar, on the side where there is more room.
+        let step = plot.extent[0] / self.up.len().max(1) as f64;
+        for ((name, color), counts, sign) in [
+            (&self.kinds[0], &self.up, 1.0),
+            (&self.kinds[1], &self.down, -1.0),
         ] {
-            let (left, right) = counts.split_at(counts.len() / 2);
+            let tallest = (0..counts.len())
+                .rev()
+                .max_by_key(|&i| counts[i])
+                .unwrap_or(0);
+            let end = plot.at([self.x.low, sign * most(counts)])[1];
+            let y = if sign > 0.0 {
+                (end + 10.0).min(zero - 6.0)
+            } else {
+                end.max(zero + 14.0)
+            };
             let class = format!("end {}", series_class(*color));
-            match most(left) <= most(right) {
-                true => svg.text(&class, [plot.corner[0] + 6.0, y], Anchor::Start, name),
-                false => svg.text(&class, [plot.right() - 4.0, y], Anchor::End, name),
+            let x = plot.corner[0] + step * tallest as f64;
+            match tallest < counts.len() / 2 {
+                true => svg.text(&class, [x + step + 6.0, y], Anchor::Start, name),
+                false => svg.text(&class, [x - 6.0, y], Anchor::End, name),
             }
         }
         Figure {

@@ -11,7 +11,7 @@ use extractor::files::{counted, create_folder, escape, escape_path, folder_of, w
 use extractor::index::Index;
 use serde_json::{Value, json};
 
-use super::runs::solver;
+use super::runs::what;
 use super::table::{Column, leaf, leaves, table};
 use crate::report::figure::Figure;
 use crate::report::figures::GroupFigures;
@@ -148,7 +148,7 @@ fn words(record: &RunRecord) -> Words {
     let said = |(_, value): &(String, Value)| !value.is_null() && *value != json!({});
     let facts = leaves(&value).into_iter().filter(said);
     Words {
-        solver: solver(&record.key.config),
+        trained: what(&record.key.config),
         facts: facts
             .map(|(path, value)| (path, escape(leaf(&value).as_bytes())))
             .collect(),

@@ -9,8 +9,8 @@ use extractor::files::escape_path;
 use crate::head::Decision;
 use crate::metrics::interval::{Interval, Z_95, wilson};
 use crate::metrics::{Logits, Metrics};
-use crate::run::{Counts, FinalMetrics, Places, Predictions, RunError, RunRecord};
-use crate::solver::{Epoch, SolverConfig};
+use crate::run::{Counts, FinalMetrics, Places, Predictions, RunError, RunRecord, Trained};
+use crate::solver::{Epoch, FitConfig, SolverConfig};
 use crate::split::Side;
 
 /// A run.
@@ -93,8 +93,8 @@ pub struct HeldOut {
 /// What the caller has words for.
 #[derive(Clone, Debug, Default)]
 pub struct Words {
-    /// The solver and its settings.
-    pub solver: String,
+    /// What was trained and its settings, as `runs list` says it: `adam epochs=20`.
+    pub trained: String,
     /// The record's fields, by name.
     pub facts: Vec<(String, String)>,
 }
@@ -125,25 +125,19 @@ impl RunData {
             Ok(held_out) => (Some(held_out), None),
             Err(note) => (None, Some(note)),
         };
-        let solver = &record.key.config.solver;
-        let said = |name: &str| record.provenance.get(name).map_or("?", String::as_str);
+        let model = Model::new(&record, &words.trained);
         let epochs: f64 = record.history.iter().map(|epoch| epoch.secs).sum();
         let secs = |name: &str| record.secs.get(name).copied();
         RunData {
             name,
             digest: record.digest,
             created_utc: record.created_utc.clone(),
-            short: format!("{} head", solver.name()),
-            kind: format!(
-                "head on {}, preset {}: {}",
-                said("backbone_name"),
-                said("preset"),
-                words.solver
-            ),
+            short: model.short,
+            kind: model.kind,
             data: (record.key.index, record.key.split),
             trainable_parameters: record.trainable_parameters as u64,
-            total_parameters: None,
-            has_epochs: matches!(solver, SolverConfig::Adam(_)),
+            total_parameters: record.total_parameters.map(|count| count as u64),
+            has_epochs: model.has_epochs,
             best_epoch: record.best_epoch,
             decision: record.decision,
             held_out,
@@ -152,9 +146,13 @@ impl RunData {
                 training: secs("fit").or((epochs > 0.0).then_some(epochs)),
                 load: secs("load"),
                 features: secs("features"),
-                needs_features: true,
+                needs_features: model.needs_features,
             },
-            commands: vec![format!("head-trainer train --repeat {}", quoted(folder))],
+            commands: vec![format!(
+                "head-trainer {} --repeat {}",
+                model.verb,
+                quoted(folder)
+            )],
             folder: folder.to_owned(),
             classes: record.classes,
             counts: record.counts,
@@ -208,6 +206,41 @@ impl RunData {
         secs.sort_by(f64::total_cmp);
         let (low, high) = (secs.len().checked_sub(1)? / 2, secs.len() / 2);
         Some((secs[low] + secs[high]) / 2.0)
+    }
+}
+
+/// What kinds of models differ in.
+struct Model {
+    short: String,
+    kind: String,
+    has_epochs: bool,
+    needs_features: bool,
+    verb: &'static str,
+}
+
+impl Model {
+    fn new(record: &RunRecord, trained: &str) -> Model {
+        let said = |name: &str| record.provenance.get(name).map_or("?", String::as_str);
+        match &record.key.config {
+            Trained::Head(FitConfig { solver, .. }) => Model {
+                short: format!("{} head", solver.name()),
+                kind: format!(
+                    "head on {}, preset {}: {trained}",
+                    said("backbone_name"),
+                    said("preset"),
+                ),
+                has_epochs: matches!(solver, SolverConfig::Adam(_)),
+                needs_features: true,
+                verb: "train",
+            },
+            Trained::Baseline { .. } => Model {
+                short: "baseline".to_owned(),
+                kind: format!("{trained}, from scratch"),
+                has_epochs: true,
+                needs_features: false,
+                verb: "baseline",
+            },
+        }
     }
 }
 

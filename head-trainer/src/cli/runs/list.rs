@@ -78,7 +78,7 @@ impl Sort {
 }
 
 /// `baseline` or a head's solver, and those settings that are not the usual ones.
-fn what(trained: &Trained) -> String {
+pub(in crate::cli) fn what(trained: &Trained) -> String {
     match trained {
         Trained::Head(config) => solver(config),
         Trained::Baseline { baseline } => {
@@ -102,7 +102,7 @@ fn push_unusual(words: &mut Vec<String>, settings: &Value, usual: &[(String, Val
 }
 
 /// The solver's name and those of its settings that are not the usual ones: `adam epochs=20`.
-pub(in crate::cli) fn solver(config: &FitConfig) -> String {
+fn solver(config: &FitConfig) -> String {
     let mut words = vec![config.solver.name().to_owned()];
     let usual = match &config.solver {
         SolverConfig::Adam(adam) => {

@@ -199,10 +199,10 @@ fn terminal(report: &Report) -> String {
         true => Column::Right(title),
         false => Column::Left(title),
     });
-    let table_rows: Vec<[summary::Cell; 9]> = summary::rows(report);
+    let table_rows: Vec<[summary::Cell; 10]> = summary::rows(report);
     // What goes with a value is on the page; here only intervals are.
     let cell = |(i, cell): (usize, &summary::Cell)| match i {
-        7 | 8 => cell.line(),
+        7.. => cell.line(),
         _ => cell.main.clone(),
     };
     let rows: Vec<Vec<String>> = table_rows

@@ -38,7 +38,7 @@ impl Cell {
 pub type Column = (&'static str, bool);
 
 /// The columns of [`rows`].
-pub const COLUMNS: [Column; 9] = [
+pub const COLUMNS: [Column; 10] = [
     ("run", false),
     ("trained", false),
     ("parameters", true),
@@ -46,6 +46,7 @@ pub const COLUMNS: [Column; 9] = [
     ("time per epoch", true),
     ("training time", true),
     ("features, once", true),
+    ("best epoch's validation", true),
     ("validation accuracy", true),
     ("test accuracy", true),
 ];
@@ -54,19 +55,24 @@ pub const COLUMNS: [Column; 9] = [
 const NONE: &str = "–";
 
 /// A row for each run, in the order of the report.
-pub fn rows(report: &Report) -> Vec<[Cell; 9]> {
+pub fn rows(report: &Report) -> Vec<[Cell; 10]> {
     report
         .entries()
         .map(|entry| row(entry, report.groups.len() > 1))
         .collect()
 }
 
-fn row(entry: &Entry, with_data: bool) -> [Cell; 9] {
+fn row(entry: &Entry, with_data: bool) -> [Cell; 10] {
     let run = &entry.run;
     let secs = |secs: Option<f64>| secs.map_or(NONE.to_owned(), duration);
     let parameters = match run.total_parameters {
         Some(total) => format!("of {}", grouped(total)),
         None => "+ frozen backbone".to_owned(),
+    };
+    let epochs = match (run.has_epochs, run.best_epoch) {
+        (false, _) => Cell::new(NONE, ""),
+        (true, None) => Cell::new(run.history.len().to_string(), ""),
+        (true, Some(best)) => Cell::new(run.history.len().to_string(), format!("kept {best}")),
     };
     let load = run.secs.load.map_or(String::new(), |load| {
         format!("+ {} reading", duration(load))
@@ -84,10 +90,11 @@ fn row(entry: &Entry, with_data: bool) -> [Cell; 9] {
         Cell::new(&entry.letter, ""),
         Cell::new(&run.kind, data),
         Cell::new(grouped(run.trainable_parameters), parameters),
-        epochs(entry),
+        epochs,
         Cell::new(secs(run.epoch_secs()), ""),
         Cell::new(secs(run.secs.training), load),
         Cell::new(features, ""),
+        best_epoch(entry),
         accuracy(run.metrics.validation.as_ref()),
         accuracy(run.metrics.test.as_ref()),
     ]
@@ -107,22 +114,15 @@ fn accuracy(metrics: Option<&Metrics>) -> Cell {
     })
 }
 
-/// How many, and the one with the best validation accuracy if that was not the last.
-fn epochs(entry: &Entry) -> Cell {
-    let run = &entry.run;
-    if !run.has_epochs {
-        return Cell::new(NONE, "");
-    }
-    let count = run.history.len();
-    let more = match (run.best_epoch, run.best_validation()) {
-        (Some(kept), _) => format!("kept {kept}"),
-        (None, Some((epoch, best, bounds))) if epoch as usize != count => {
-            let bounds = bounds.map_or(String::new(), |b| format!(", {}", interval(b)));
-            format!("validation best in {epoch}: {}{bounds}", percent(best))
+/// The best validation accuracy of all epochs.
+fn best_epoch(entry: &Entry) -> Cell {
+    match entry.run.best_validation() {
+        Some((epoch, accuracy, bounds)) if entry.run.has_epochs => {
+            let bounds = bounds.map_or(String::new(), |b| format!(": {}", interval(b)));
+            Cell::new(percent(accuracy), format!("epoch {epoch}{bounds}"))
         }
-        _ => String::new(),
-    };
-    Cell::new(count.to_string(), more)
+        _ => Cell::new(NONE, ""),
+    }
 }
 
 /// The table as JSON.

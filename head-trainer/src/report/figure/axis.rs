@@ -40,37 +40,40 @@ pub struct Axis {
 /// A range this many times as wide as its smallest value is shown on a logarithmic axis.
 const WIDE: f64 = 20.0;
 
-/// Times that people know, in seconds, what they call them, and whether they are enough where the
-/// range is wide.
-const TIMES: [(f64, &str, bool); 27] = [
-    (1e-4, "0.1 ms", true),
-    (2e-4, "0.2 ms", false),
-    (5e-4, "0.5 ms", false),
-    (1e-3, "1 ms", true),
-    (2e-3, "2 ms", false),
-    (5e-3, "5 ms", false),
-    (0.01, "10 ms", true),
-    (0.02, "20 ms", false),
-    (0.05, "50 ms", false),
-    (0.1, "100 ms", true),
-    (0.2, "200 ms", false),
-    (0.5, "500 ms", false),
-    (1.0, "1 s", true),
-    (2.0, "2 s", false),
-    (5.0, "5 s", false),
-    (10.0, "10 s", true),
-    (30.0, "30 s", false),
-    (60.0, "1 min", true),
-    (120.0, "2 min", false),
-    (300.0, "5 min", false),
-    (600.0, "10 min", true),
-    (1800.0, "30 min", false),
-    (3600.0, "1 h", true),
-    (7200.0, "2 h", false),
-    (18_000.0, "5 h", false),
-    (36_000.0, "10 h", true),
-    (360_000.0, "100 h", true),
+/// Times that people know, in seconds, what they call them, and how soon they can be done without:
+/// those of 2 first.
+const TIMES: [(f64, &str, u8); 27] = [
+    (1e-4, "0.1 ms", 0),
+    (2e-4, "0.2 ms", 2),
+    (5e-4, "0.5 ms", 1),
+    (0.001, "1 ms", 0),
+    (0.002, "2 ms", 2),
+    (0.005, "5 ms", 1),
+    (0.01, "10 ms", 0),
+    (0.02, "20 ms", 2),
+    (0.05, "50 ms", 1),
+    (0.1, "100 ms", 0),
+    (0.2, "200 ms", 2),
+    (0.5, "500 ms", 1),
+    (1.0, "1 s", 0),
+    (2.0, "2 s", 2),
+    (5.0, "5 s", 1),
+    (10.0, "10 s", 0),
+    (30.0, "30 s", 1),
+    (60.0, "1 min", 0),
+    (120.0, "2 min", 2),
+    (300.0, "5 min", 1),
+    (600.0, "10 min", 0),
+    (1800.0, "30 min", 1),
+    (3600.0, "1 h", 0),
+    (7200.0, "2 h", 2),
+    (18_000.0, "5 h", 1),
+    (36_000.0, "10 h", 0),
+    (360_000.0, "100 h", 0),
 ];
+
+/// Ticks that a logarithmic axis of times has room for.
+const MOST_TIMES: usize = 6;
 
 impl Axis {
     /// From a round number below all values to one above, with about `ticks` ticks.
@@ -101,12 +104,16 @@ impl Axis {
         };
         let inside = |at: f64| (low..=high).contains(&at);
         if unit == Unit::Seconds {
-            let known = TIMES.iter().filter(|(at, ..)| inside(*at));
-            let is_wide = known.clone().filter(|(.., is_enough)| *is_enough).count() > 3;
-            axis.ticks = known
-                .filter(|(.., is_enough)| *is_enough || !is_wide)
-                .map(|&(at, label, _)| tick(at, label))
-                .collect();
+            let known = |rank: u8| {
+                let known = TIMES
+                    .iter()
+                    .filter(move |(at, _, of)| inside(*at) && *of <= rank);
+                known.map(|&(at, label, _)| tick(at, label))
+            };
+            let fitting = [2, 1]
+                .into_iter()
+                .find(|&rank| known(rank).count() <= MOST_TIMES);
+            axis.ticks = known(fitting.unwrap_or(0)).collect();
         } else {
             let decades = low.log10().floor() as i32..=high.log10().ceil() as i32;
             let is_short = high < 300.0 * low;
@@ -250,6 +257,8 @@ mod tests {
         let narrower = Axis::positive("time", Unit::Seconds, &[0.02, 0.45], 4);
         let expected = ["20 ms", "50 ms", "100 ms", "200 ms", "500 ms"];
         assert_eq!(labels(&narrower), expected);
+        let wider = Axis::positive("time", Unit::Seconds, &[0.002, 0.35], 4);
+        assert_eq!(labels(&wider), ["5 ms", "10 ms", "50 ms", "100 ms"]);
         assert_eq!(axis.position(0.0), 0.0);
         assert_eq!(axis.position(f64::INFINITY), 1.0);
     }

@@ -18,7 +18,7 @@ class Browser:
     """One Chromium with one tab."""
 
     def __init__(self):
-        self.profile = tempfile.TemporaryDirectory()
+        self.profile = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
         reads, self.writer = os.pipe()  # commands: Chromium reads them as 3
         self.reader, writes = os.pipe()  # answers: Chromium writes them as 4
         # Through a shell, since only it gives descriptors these numbers.
@@ -45,9 +45,9 @@ class Browser:
             self.call(f"{domain}.enable")
 
     def close(self):
-        os.close(self.writer)
         self.process.terminate()
         self.process.wait()
+        os.close(self.writer)
         os.close(self.reader)
         self.profile.cleanup()
 

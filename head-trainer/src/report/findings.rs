@@ -77,15 +77,27 @@ pub(super) fn findings(group: &Group) -> Vec<String> {
             b.letter
         ));
     }
+    let baselines = ranked
+        .iter()
+        .skip(2)
+        .filter(|(entry, _)| !entry.run.secs.needs_features);
+    for (entry, metrics) in baselines {
+        said.push(format!(
+            "{} has {} on the validation side.",
+            entry.label(),
+            told(metrics)
+        ));
+    }
     let times: Vec<String> = group
         .entries
         .iter()
         .filter_map(|entry| {
-            Some(format!(
-                "{} {}",
-                entry.letter,
-                duration(entry.run.secs.training?)
-            ))
+            let secs = &entry.run.secs;
+            let features = secs.features.map_or(String::new(), |features| {
+                format!(" (its features, once, {})", duration(features))
+            });
+            let training = duration(secs.training?);
+            Some(format!("{} {training}{features}", entry.letter))
         })
         .collect();
     if !times.is_empty() {

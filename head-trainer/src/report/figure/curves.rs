@@ -87,6 +87,8 @@ pub struct Curves {
 
 /// A curve with more points than this has no markers.
 const MARKED: usize = 24;
+/// A curve that ends this far from its label has a dotted line to it.
+const FAR: f64 = 24.0;
 /// Lines of labels are this far apart.
 const LINE: f64 = 14.0;
 
@@ -130,6 +132,13 @@ impl Curves {
     }
 
     fn label_ends(&self, svg: &mut Svg, plot: &Plot<'_>) {
+        for (series, _) in self.labelled().filter(|(s, _)| s.stroke != Stroke::Level) {
+            let end = series.points.last().map(|point| plot.at(*point));
+            if let Some([x, y]) = end.filter(|[x, _]| plot.right() - x > FAR) {
+                let class = format!("level {}", series_class(series.color));
+                svg.line(&class, [x + 6.0, y], [plot.right(), y]);
+            }
+        }
         let mut ends: Vec<(f64, usize, &str)> = self
             .labelled()
             .filter_map(|(series, label)| {

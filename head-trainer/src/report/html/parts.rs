@@ -55,7 +55,11 @@ pub(super) fn table<const N: usize>(
         let (title, is_number) = columns[i];
         let more = match cell.more.is_empty() {
             true => String::new(),
-            false => format!("<span class=\"more name\">{}</span>", escape(&cell.more)),
+            false => {
+                // An interval stays on one line.
+                let more = escape(&cell.more).replace(" to ", "&nbsp;to&nbsp;");
+                format!("<span class=\"more name\">{more}</span>")
+            }
         };
         let main = escape(&cell.main);
         match i {
@@ -83,7 +87,7 @@ pub(super) fn table<const N: usize>(
     }
     format!(
         "<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"table\">\n<table \
-         class=\"{class}\" role=\"table\">\n<caption>{}</caption>\n<thead role=\"rowgroup\"><tr \
+         class=\"{class}\" role=\"table\">\n<caption><span>{}</span></caption>\n<thead role=\"rowgroup\"><tr \
          role=\"row\">{}</tr></thead>\n<tbody role=\"rowgroup\">\n{body}</tbody>\n</table>\n</div>\n",
         escape(caption),
         head.concat()
@@ -129,7 +133,7 @@ pub(super) fn group_sections(group: &Group, figures: &GroupFigures, level: usize
     let mut html = heading("learning", "Learning");
     html += "<p class=\"soft\">Solid: validation. Dashed: training, averaged over the epoch while the \
              weights changed. A solver without epochs is a point (filled: validation, open: \
-             training); a dotted line only shows its height. Time is that of training alone, \
+             training). Dotted lines only carry a last value on. Time is that of training alone, \
              without reading inputs or computing features.</p>\n";
     html += &grid(&figures.learning);
     html += &heading("metrics", "Final metrics");
@@ -336,7 +340,7 @@ fn facts<'a>(
     }
     format!(
         "<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"{caption}\">\n<table \
-         class=\"facts\">\n<caption>{caption}</caption>\n<thead><tr><th \
+         class=\"facts\">\n<caption><span>{caption}</span></caption>\n<thead><tr><th \
          scope=\"col\">field</th>{head}</tr></thead>\n<tbody>\n{body}</tbody>\n</table>\n</div>\n"
     )
 }

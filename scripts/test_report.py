@@ -3,8 +3,9 @@
 can be read on a phone and on a desk, in both themes and on paper, and nothing is fetched.
 
 Needs target/release/extractor and head-trainer (make build), ONNX Runtime (make runtime) and Debian's `chromium`;
-without that it says so and skips. `HEADSTART_CHROMIUM` names another one, `HEADSTART_PICTURES` a folder to keep
-pictures of the pages in. Standard library only.
+without that it says so and skips. `HEADSTART_CHROMIUM` names another one, `HEADSTART_EXTRACTOR` and
+`HEADSTART_HEAD_TRAINER` other binaries, `HEADSTART_PICTURES` a folder to keep pictures of the pages in. Standard
+library only.
 """
 
 import json
@@ -17,7 +18,7 @@ from pathlib import Path
 from browser import CHROMIUM, Browser
 
 ROOT = Path(__file__).resolve().parent.parent
-EXTRACTOR = ROOT / "target" / "release" / "extractor"
+EXTRACTOR = Path(os.environ.get("HEADSTART_EXTRACTOR", ROOT / "target" / "release" / "extractor"))
 HEAD_TRAINER = Path(os.environ.get("HEADSTART_HEAD_TRAINER", ROOT / "target" / "release" / "head-trainer"))
 HOSTILE = "<img src=x onerror=alert(1)>"
 WIDTHS = [390, 1280]

@@ -223,14 +223,16 @@ mod tests {
 
     #[test]
     fn curves_of_classes_are_averaged() {
-        // Class 0 is always found, class 1 never before the others.
+        // Class 0 comes first; class 1 after one of the others, in a tie with the other one; class
+        // 2 after one of the others.
         let logits = [9.0, 0.0, 0.0, 0.0, 0.0, 9.0, 0.0, 5.0, 9.0];
         let images = held_out(&logits, 3, &[0, 1, 2]);
         let curve = roc(&images).unwrap();
         assert_eq!((curve[0], curve[curve.len() - 1]), ([0.0, 0.0], [1.0, 1.0]));
         let at = |x: f64| curve.iter().rev().find(|p| p[0] <= x).unwrap()[1];
-        // Class 2 has its image first; class 1 ties with class 0's at half the others.
-        assert!((at(0.0) - 2.0 / 3.0).abs() < 1e-9, "{}", at(0.0));
+        for (x, sum) in [(0.0, 1.0), (0.25, 1.0), (0.5, 2.0), (0.75, 2.5)] {
+            assert!((at(x) - sum / 3.0).abs() < 1e-9, "{x}: {}", at(x));
+        }
         assert!(curve.is_sorted_by(|a, b| a[0] <= b[0] && a[1] <= b[1] + 1e-12));
         assert_eq!(roc(&held_out(&[1.0], 1, &[1])), None);
     }

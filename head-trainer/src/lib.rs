@@ -18,6 +18,7 @@ pub mod matrix;
 pub mod metrics;
 pub mod pooled;
 pub mod protocol;
+pub mod report;
 pub mod rng;
 pub mod run;
 pub mod sampling;

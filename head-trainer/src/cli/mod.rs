@@ -5,6 +5,7 @@ mod baseline;
 mod data;
 mod explain;
 mod out;
+mod report;
 mod result;
 mod runs;
 mod sweep;
@@ -34,6 +35,8 @@ enum Verb {
     Sweep(Box<sweep::Args>),
     /// Train the small CNN end to end on the same images, to compare heads with.
     Baseline(Box<baseline::Args>),
+    /// Compare runs on one page: curves, metrics, mistakes, times.
+    Report(report::Args),
     /// Look at the runs that were recorded.
     Runs(runs::Args),
     /// Find labels that are probably wrong, and images that look alike or are there twice.
@@ -50,6 +53,7 @@ pub fn main() -> ExitCode {
         Verb::Train(args) => args.run(&output),
         Verb::Sweep(args) => args.run(&output),
         Verb::Baseline(args) => args.run(&output),
+        Verb::Report(args) => args.run(&output),
         Verb::Runs(args) => args.run(&output),
         Verb::Audit(args) => args.run(&output),
         Verb::Explain(args) => args.run(&output),

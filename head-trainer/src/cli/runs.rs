@@ -19,6 +19,7 @@ use extractor::index::Index;
 use extractor::view::{View, Views};
 use serde_json::{Value, json};
 
+pub(super) use self::list::what;
 use crate::metrics::Basic;
 use crate::run::{self, RunRecord};
 

@@ -75,22 +75,42 @@ pub fn expected_calibration_error(
     labels: &[u32],
     classes: usize,
 ) -> Option<f64> {
+    // |bin| / N * |right / |bin| - confidences / |bin||
+    let sum: f64 = reliability(probabilities, labels, classes)
+        .iter()
+        .map(|bin| (bin.right as f64 - bin.confidences).abs())
+        .sum();
+    (!labels.is_empty()).then(|| sum / labels.len() as f64)
+}
+
+/// Rows of about the same confidence.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Bin {
+    /// How many.
+    pub rows: u64,
+    /// How many of them are right.
+    pub right: u64,
+    /// Their confidences, summed.
+    pub confidences: f64,
+}
+
+/// The bins of [`expected_calibration_error`], by rising confidence: a reliability diagram.
+///
+/// # Panics
+/// As [`brier`].
+pub fn reliability(probabilities: &[f32], labels: &[u32], classes: usize) -> [Bin; BINS] {
     check_shape(probabilities, labels, classes);
     check_probabilities(probabilities);
     let rows = probabilities.chunks_exact(outputs(classes));
-    let mut bins = [(0.0_f64, 0_u64); BINS]; // summed confidence, rows that are right
+    let mut bins = [Bin::default(); BINS];
     for (row, &label) in rows.zip(labels) {
         let (class, confidence) = decision(row);
-        let (confidences, right) = &mut bins[bin(confidence)];
-        *confidences += confidence;
-        *right += u64::from(class == label);
+        let bin = &mut bins[bin(confidence)];
+        bin.rows += 1;
+        bin.right += u64::from(class == label);
+        bin.confidences += confidence;
     }
-    // |bin| / N * |right / |bin| - confidences / |bin||
-    let sum: f64 = bins
-        .iter()
-        .map(|&(confidences, right)| (right as f64 - confidences).abs())
-        .sum();
-    (!labels.is_empty()).then(|| sum / labels.len() as f64)
+    bins
 }
 
 /// The predicted class and its probability.

@@ -72,6 +72,40 @@ pub fn roc_auc(scores: &[f32], positive: &[bool]) -> Option<f64> {
     (half_pairs > 0).then(|| half_wins as f64 / half_pairs as f64)
 }
 
+/// The receiver operating characteristic (`roc_curve`): `[false positive rate, true positive rate]`
+/// when all rows of at least a score are called positive, from (0, 0) over the distinct scores from
+/// the highest down to (1, 1); points within a straight line are left out. None where one of the
+/// two classes is missing. The area under it is [`roc_auc`].
+///
+/// # Panics
+/// As [`roc_auc`].
+pub fn roc_curve(scores: &[f32], positive: &[bool]) -> Option<Vec<[f64; 2]>> {
+    let ties = ties(scores, positive);
+    let (positives, negatives) = totals(&ties);
+    if positives == 0 || negatives == 0 {
+        return None;
+    }
+    let mut corners: Vec<[u64; 2]> = vec![[0, 0]]; // rows called positive: [wrongly, rightly]
+    for tie in &ties {
+        let [wrong, right] = corners[corners.len() - 1];
+        let next = [wrong + tie.negatives, right + tie.positives];
+        if let [.., [x, y], [x1, y1]] = corners[..]
+            && u128::from(x1 - x) * u128::from(next[1] - y)
+                == u128::from(y1 - y) * u128::from(next[0] - x)
+        {
+            corners.pop();
+        }
+        corners.push(next);
+    }
+    let share = |[wrong, right]: [u64; 2]| {
+        [
+            wrong as f64 / negatives as f64,
+            right as f64 / positives as f64,
+        ]
+    };
+    Some(corners.into_iter().map(share).collect())
+}
+
 /// Area under the precision-recall curve as average precision (`average_precision_score`):
 /// Σ (R_i - R_{i-1}) P_i over the distinct scores from the highest down, where R_i and P_i are
 /// recall and precision when all rows of at least the i-th score are called positive.
@@ -194,6 +228,23 @@ mod tests {
     }
 
     #[test]
+    fn a_curve_by_hand() {
+        let scores = [0.9, 0.8, 0.7, 0.6, 0.6, 0.1];
+        let found = roc_curve(&scores, &[P, P, N, P, N, N]).unwrap();
+        let third = 1.0 / 3.0;
+        let expected = [
+            [0.0, 0.0],
+            [0.0, 2.0 * third],
+            [third, 2.0 * third],
+            [2.0 * third, 1.0],
+            [1.0, 1.0],
+        ];
+        assert_eq!(found, expected);
+        assert_eq!(roc_curve(&[1.0; 4], &[P, N, N, N]).unwrap().len(), 2);
+        assert_eq!(roc_curve(&[1.0, 2.0], &[P, P]), None);
+    }
+
+    #[test]
     #[should_panic(expected = "a score is no number")]
     fn nan_is_refused() {
         roc_auc(&[1.0, f32::NAN], &[P, N]);
@@ -269,6 +320,15 @@ mod tests {
         #[test]
         fn auc_is_the_share_of_pairs((scores, positive) in rows()) {
             prop_assert_eq!(roc_auc(&scores, &positive), auc_by_pairs(&scores, &positive));
+        }
+
+        #[test]
+        fn the_area_under_the_curve_is_the_auc((scores, positive) in rows()) {
+            let area = roc_curve(&scores, &positive).map(|curve| -> f64 {
+                let trapezoid = |w: &[[f64; 2]]| (w[1][0] - w[0][0]) * (w[0][1] + w[1][1]) / 2.0;
+                curve.windows(2).map(trapezoid).sum()
+            });
+            prop_assert!(close(area, roc_auc(&scores, &positive)));
         }
 
         #[test]

@@ -78,7 +78,7 @@ impl Sort {
 }
 
 /// `baseline` or a head's solver, and those settings that are not the usual ones.
-fn what(trained: &Trained) -> String {
+pub(in crate::cli) fn what(trained: &Trained) -> String {
     match trained {
         Trained::Head(config) => solver(config),
         Trained::Baseline { baseline } => {

@@ -88,7 +88,7 @@ baseline: check build $(filter $(sample_marker),$(stand_in_files)) ## train the 
 
 .PHONY: report
 report: build ## one HTML page that compares runs
-	@$(head_trainer) report $(REPORT_ARGS) --runs "$(results)/runs" --reports "$(results)/reports"
+	@$(head_trainer) report --data-dir "$(results)" $(REPORT_ARGS)
 
 .PHONY: compare
 compare: features train-head baseline report ## features (cached), head, baseline, and the report of both
@@ -133,6 +133,7 @@ test-all: test ## all tests: adds the slow ones and the Python peers
 	$(PYTHON) scripts/test_read_store.py
 	$(PYTHON) scripts/test_inputs.py
 	$(PYTHON) scripts/test_events.py
+	$(PYTHON) scripts/test_report.py
 
 .PHONY: bench
 bench: ## benchmarks: WHAT=head times the solvers beside other libraries, WHAT=baseline the CNN, WHAT=store writing, pooling and cached runs, WHAT=audit an audit

@@ -41,7 +41,7 @@ use serde::{Deserialize, Serialize};
 use self::draft::DRAFT;
 pub(crate) use self::draft::csv_bytes;
 pub use self::draft::{Contents, Draft, Model};
-pub use self::find::{FindError, find};
+pub use self::find::{FindError, find, newest};
 pub use self::inputs::{Changed, Input, Inputs, InputsError};
 pub use self::key::{RunKey, Trained};
 pub use self::predictions::Predictions;

@@ -404,9 +404,9 @@ fn another_head_is_not_passed_off_as_the_same() {
         .stdout(contains("the head is another"))
         .stderr(contains("bit for bit (hint: head-trainer runs diff"));
     fs::remove_file(&head).unwrap();
-    repeat(data, &run, &[])
-        .code(0)
-        .stderr(contains("has no model that this one could be compared with"));
+    repeat(data, &run, &[]).code(0).stderr(contains(
+        "has no model that this one could be compared with",
+    ));
 }
 
 #[test]

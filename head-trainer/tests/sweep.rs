@@ -184,7 +184,7 @@ fn a_candidate_that_diverges_does_not_end_the_sweep() {
                 .and(contains("... 1 more in sweep.csv")),
         )
         .stderr(contains("2 candidates failed, the first on part 1: "));
-    sweep(data, &[&adam[..], &["1e39"]].concat())
+    sweep(data, &[&adam[..], &["3e38"]].concat())
         .code(1)
         .stderr(contains("every candidate failed, the first on part 1: "));
 }

@@ -1,10 +1,12 @@
 //! `head-trainer report`: several runs on one page, which needs nothing else.
 
+mod pictures;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use extractor::cli::common::{Outcome, OutputArgs};
 use extractor::digest::ImageId;
 use extractor::files::{counted, create_folder, escape, escape_path, folder_of, write_atomically};
@@ -23,8 +25,9 @@ use crate::utc::{TimeForm, utc};
 /// Flags of `head-trainer report`, as typed.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The runs, in the order to show them: a folder, a name, or the beginning of a name or digest.
-    #[arg(value_name = "RUN", required = true)]
+    /// The runs, in the order to show them: a folder, a name, or the beginning of a name or digest
+    /// [default: the newest head and the newest baseline on the newest run's index and split].
+    #[arg(value_name = "RUN")]
     wanted: Vec<PathBuf>,
     /// Folder of the runs [default: DATA_DIR/runs].
     #[arg(long, value_name = "DIR")]
@@ -59,6 +62,14 @@ impl Args {
             if !folders.contains(&folder) {
                 folders.push(folder);
             }
+        }
+        if folders.is_empty() {
+            folders = run::newest(&root)?;
+            ensure!(
+                !folders.is_empty(),
+                "there is no run in {} (hint: head-trainer train DATA, or name runs)",
+                escape_path(&root)
+            );
         }
         let mut runs = Vec::new();
         for folder in &folders {
@@ -180,16 +191,20 @@ fn mistakes(run: &RunData, most: usize) -> Vec<Mistake> {
             return mistakes;
         }
     };
-    let mut paths: BTreeMap<ImageId, Option<String>> =
-        mistakes.iter().map(|mistake| (mistake.id, None)).collect();
+    let mut paths: BTreeMap<ImageId, Vec<Vec<u8>>> = mistakes
+        .iter()
+        .map(|mistake| (mistake.id, Vec::new()))
+        .collect();
     for entry in index.iter() {
-        if let Some(path) = paths.get_mut(&entry.id) {
-            path.get_or_insert_with(|| escape(entry.path));
+        if let Some(paths) = paths.get_mut(&entry.id) {
+            paths.push(entry.path.to_vec());
         }
     }
     for mistake in &mut mistakes {
-        mistake.path = paths.remove(&mistake.id).flatten();
+        let first = paths.get(&mistake.id).and_then(|paths| paths.first());
+        mistake.path = first.map(|path| escape(path));
     }
+    pictures::add(run, &mut mistakes, &paths);
     mistakes
 }
 

@@ -156,9 +156,9 @@ pub struct Mistake {
     pub predicted: u32,
     /// The probability of that class.
     pub probability: f64,
-    /// A small picture of it, PNG.
+    /// A small picture of it, JPEG.
     pub thumbnail: Option<Vec<u8>>,
-    /// The same with its class-activation map, PNG.
+    /// The same with its class-activation map, JPEG.
     pub overlay: Option<Vec<u8>>,
 }
 

@@ -31,6 +31,34 @@ pub enum FindError {
     },
 }
 
+/// The newest head and the newest baseline under `root`, of those on the index and the split of the
+/// newest run: what there is to compare. A run whose record cannot be read is passed over.
+///
+/// # Errors
+/// When the folder of runs cannot be read.
+pub fn newest(root: &Path) -> Result<Vec<PathBuf>, RunError> {
+    let mut runs: Vec<(PathBuf, RunRecord)> = list(root)?
+        .into_iter()
+        .filter_map(|folder| RunRecord::read(&folder).ok().map(|record| (folder, record)))
+        .collect();
+    // Stable: of one second's the one with the later name.
+    runs.sort_by(|(_, a), (_, b)| a.created_utc.cmp(&b.created_utc));
+    let Some((_, last)) = runs.last() else {
+        return Ok(Vec::new());
+    };
+    let data = (last.key.index, last.key.split);
+    let of = |noun: &str| {
+        let fits = |(_, record): &&(PathBuf, RunRecord)| {
+            (record.key.index, record.key.split) == data && record.key.config.noun() == noun
+        };
+        runs.iter()
+            .rev()
+            .find(fits)
+            .map(|(folder, _)| folder.clone())
+    };
+    Ok(["head", "baseline"].into_iter().filter_map(of).collect())
+}
+
 /// The folder of the run that `wanted` means: a run's folder, the name of one under `root`, or
 /// the beginning of one name or, if no name begins so, of one digest.
 ///

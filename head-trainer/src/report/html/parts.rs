@@ -208,11 +208,11 @@ fn item(entry: &Entry, mistake: &Mistake) -> String {
     let class = |number: u32| format!("<bdi>{}</bdi>", escape(&entry.run.classes[number as usize]));
     let short = mistake.id.short();
     let name = mistake.path.clone().unwrap_or_else(|| short.clone());
-    let picture = |png: &Option<Vec<u8>>, what: &str| match png {
+    let picture = |jpeg: &Option<Vec<u8>>, what: &str| match jpeg {
         None => String::new(),
-        Some(png) => format!(
-            "<img src=\"data:image/png;base64,{}\" alt=\"{what} {}\">",
-            STANDARD.encode(png),
+        Some(jpeg) => format!(
+            "<img src=\"data:image/jpeg;base64,{}\" alt=\"{what} {}\">",
+            STANDARD.encode(jpeg),
             escape(&name)
         ),
     };

@@ -1,39 +1,32 @@
 //! `head-trainer baseline`.
 
+mod inputs;
 mod text;
+mod training;
 
-use std::cell::Cell;
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Instant;
 
-use anyhow::{Context, bail, ensure};
-use extractor::cli::common::{Outcome, OutputArgs, skipped_line};
-use extractor::cli::index;
+use anyhow::ensure;
+use extractor::cli::common::{Outcome, OutputArgs};
 use extractor::cli::signals::Signals;
 use extractor::decode::Exif;
-use extractor::features::Report;
-use extractor::files::{counted, create_folder, escape_path, grouped};
-use extractor::images::{Columns, DataSet};
-use extractor::index::Index;
-use extractor::pixels;
-use extractor::progress::Progress;
-use extractor::store::Store;
+use extractor::files::{counted, escape_path};
+use extractor::images::Columns;
 use serde_json::json;
 
+use self::training::{Around, train};
 use super::data::ImageArgs;
 use super::train::ProtocolName;
 use super::train::repeat::Repeat;
-use crate::baseline::{self, Baseline, BaselineConfig, Checkpoints};
-use crate::dataset::{PixelSet, SplitSource};
+use crate::baseline::{self, BaselineConfig};
+use crate::dataset::PixelSet;
 use crate::decide::Choices;
-use crate::judge::{Judgeable, judge};
 use crate::metrics::threshold::Criterion;
 use crate::protocol::{Protocol, Tutorial};
-use crate::run::{Contents, Counts, Draft, Model, Places, RunKey, RunRecord, Trained};
+use crate::run::Draft;
 use crate::solver::ClassWeight;
 use crate::solver::adam::Schedule;
-use crate::split::Side;
 
 /// Flags of `head-trainer baseline`, as typed.
 #[derive(Debug, clap::Args)]
@@ -151,9 +144,6 @@ const TAKEN: [&str; 21] = [
     "threshold",
 ];
 
-/// What happens at a signal while images are decoded.
-const PROMISE: &str = "the batch in flight is finished and what is decoded is kept";
-
 /// Height and width.
 #[derive(Clone, Copy, Debug)]
 struct Size([usize; 2]);
@@ -172,15 +162,6 @@ fn parse_size(text: &str) -> Result<Size, String> {
         }
         _ => Err(wrong()),
     }
-}
-
-/// What to train on.
-struct Inputs {
-    store: Store,
-    index: Index,
-    index_path: PathBuf,
-    split: SplitSource,
-    skipped: usize,
 }
 
 impl Args {
@@ -281,264 +262,6 @@ impl Args {
         };
         config.check()?;
         Ok(config)
-    }
-
-    /// What a run to be repeated was trained on.
-    fn repeated(&self, repeat: &Repeat, output: &OutputArgs) -> anyhow::Result<Option<Inputs>> {
-        let named = self.images.named_index(output)?;
-        let index_path = named.unwrap_or_else(|| repeat.index());
-        let (store, split) = (self.store.as_deref(), self.images.split.split.as_deref());
-        let (store, split) = repeat.inputs(&index_path, store, split)?;
-        Ok(Some(Inputs {
-            store: Store::open(&store)?,
-            index: Index::read(&index_path)?,
-            index_path,
-            split,
-            skipped: 0,
-        }))
-    }
-
-    /// Index, split and pixels, made where they are not there yet; none if a signal ended that.
-    fn inputs(&self, signals: &Signals, output: &OutputArgs) -> anyhow::Result<Option<Inputs>> {
-        let Some(index_path) = self.images.named_index(output)? else {
-            bail!("no data set is named (hint: head-trainer baseline DATA, or --index FILE)");
-        };
-        let open = |dir: &Path| DataSet::open(dir, &self.columns);
-        let images = self.images.dir.as_deref().map(open).transpose()?;
-        let mut skipped = 0;
-        let index = match (index_path.exists(), &images) {
-            (true, _) => Index::read(&index_path)?,
-            (false, Some(images)) => {
-                let indexed = index::make(images, &index_path, false, false, output)?;
-                skipped += indexed.skipped.len();
-                indexed.index
-            }
-            (false, None) => bail!(
-                "there is no index {} (hint: name the data set, too)",
-                escape_path(&index_path)
-            ),
-        };
-        let root = self.store.clone();
-        let root = root.unwrap_or_else(|| output.data_dir.join("pixels"));
-        let key = pixels::key(self.size.0, self.exif);
-        let mut store = pixels::open(&root, &key)?.map(Store::to_try_again);
-        let plan = pixels::plan(&index, store.as_ref());
-        for (position, reason) in &plan.rejected {
-            eprintln!(
-                "{}",
-                skipped_line(index.entry(*position as usize).path, reason)
-            );
-        }
-        skipped += plan.rejected.len();
-        if !plan.missing.is_empty() {
-            let missing = plan.missing.len();
-            let Some(images) = &images else {
-                bail!(
-                    "{} of {} have no pixels in {} (hint: name the data set, too)",
-                    grouped(missing as u64),
-                    counted(index.unique().count(), "image"),
-                    escape_path(&root)
-                );
-            };
-            let bar = Bar(Progress::new(
-                "decoding",
-                "images",
-                missing as u64,
-                output.quiet,
-            ));
-            let filled = signals.gently(PROMISE, |stop| {
-                pixels::fill(images, &index, &plan.missing, (&root, &key), stop, &bar)
-            });
-            bar.0.finish();
-            skipped += filled?.rejected.len();
-            if signals.received().is_some() {
-                return Ok(None);
-            }
-            store = pixels::open(&root, &key)?;
-        }
-        let Some(store) = store else {
-            bail!("the index {} has no image", escape_path(&index_path));
-        };
-        Ok(Some(Inputs {
-            store,
-            split: self.images.split.source(&index_path),
-            index,
-            index_path,
-            skipped,
-        }))
-    }
-}
-
-struct Bar(Progress);
-
-impl Report for Bar {
-    fn done(&self, n: usize) {
-        self.0.add(n as u64);
-    }
-
-    fn rejected(&self, path: &[u8], reason: &str) {
-        self.0.line(&skipped_line(path, reason));
-    }
-}
-
-/// What a training needs besides its data and configuration.
-struct Around<'a> {
-    index_path: &'a Path,
-    load_secs: f64,
-    checkpoints: &'a Path,
-    fresh: bool,
-    quiet: bool,
-}
-
-/// Trains a baseline, judges it on every side and publishes the run: its record and its folder.
-fn train(
-    set: &PixelSet,
-    config: &BaselineConfig,
-    choices: Choices,
-    draft: Draft,
-    around: &Around<'_>,
-) -> anyhow::Result<(RunRecord, PathBuf)> {
-    let (train, validation) = (set.rows_on(Side::Train), set.rows_on(Side::Validation));
-    choices.check(set.classes.len(), &set.labels_of(&validation))?;
-    let key = RunKey {
-        store_key: set.store.key().digest(),
-        index: set.index_digest,
-        split: set.split.digest,
-        config: Trained::Baseline {
-            baseline: config.clone(),
-        },
-        choices,
-        views: vec![extractor::store::IDENTITY.to_owned()],
-    };
-    let data = baseline::Data {
-        images: set,
-        labels_n: &set.labels_n,
-        classes: set.classes.len(),
-        train: &train,
-        validation: &validation,
-    };
-    let digest = key.digest();
-    let checkpoint = around
-        .checkpoints
-        .join(format!("baseline-{}.safetensors", digest.short()));
-    let goes_on = checkpoint.exists();
-    match (goes_on, around.fresh) {
-        (true, true) => remove(&checkpoint)?,
-        (true, false) => tracing::info!(
-            "going on from the checkpoint {} (hint: --fresh begins anew)",
-            escape_path(&checkpoint)
-        ),
-        (false, _) => create_folder(around.checkpoints)?,
-    }
-    let checkpoints = Checkpoints {
-        path: checkpoint.clone(),
-        key: digest.to_string(),
-    };
-    let progress = Cell::new(None);
-    let fit_started = Instant::now();
-    let fit = baseline::train(
-        &data,
-        config,
-        Some(&checkpoints),
-        &mut |event| match event {
-            baseline::Progress::Step { step, total } => {
-                let bar: Progress = progress.take().unwrap_or_else(|| {
-                    let bar = Progress::new("training", "steps", total, around.quiet);
-                    bar.add(step.step - 1);
-                    bar
-                });
-                bar.add(1);
-                progress.set(Some(bar));
-            }
-            baseline::Progress::Epoch(epoch) => tracing::debug!(
-                "epoch {}: validation {:?}",
-                epoch.epoch,
-                epoch.validation_accuracy
-            ),
-        },
-    )?;
-    if let Some(bar) = progress.take() {
-        bar.finish();
-    }
-    let fit_secs = fit_started.elapsed().as_secs_f64();
-    warn_of_lag(config, fit.steps.len());
-    let judged = judge(&choices, |side| {
-        let rows = set.rows_on(side);
-        Judgeable {
-            ids: set.ids_of(&rows),
-            labels: set.labels_of(&rows),
-            logits: fit.network.logits(set, &rows),
-        }
-    })?;
-    let mut record = RunRecord::of_baseline(key, set.classes.clone(), &fit);
-    record.decision = judged.decision;
-    record.metrics = judged.metrics;
-    record.places = Places {
-        store: escape_path(set.store.folder()),
-        index: escape_path(around.index_path),
-        split: escape_path(&set.split.path),
-    };
-    record.split_plan = set.split.header.map(|header| header.plan);
-    record.counts = Counts {
-        train: set.counts_on(Side::Train),
-        validation: set.counts_on(Side::Validation),
-        test: set.counts_on(Side::Test),
-    };
-    let [height, width] = set.store.key().input_size;
-    record.provenance = [
-        ("preset", "unit".to_owned()),
-        ("input_size", format!("{height}x{width}")),
-        ("decoder", set.store.key().decoder.clone()),
-        ("exif", set.store.key().exif.to_string()),
-        ("resize", set.store.key().resize.clone()),
-    ]
-    .map(|(name, value)| (name.to_owned(), value))
-    .into();
-    record.secs.insert("load".to_owned(), around.load_secs);
-    record.secs.insert("fit".to_owned(), fit_secs);
-    let saved = Baseline {
-        network: fit.network.clone(),
-        classes: record.classes.clone(),
-        decision: judged.decision,
-        metadata: BTreeMap::from([
-            ("store_key".to_owned(), record.key.store_key.to_string()),
-            ("preset".to_owned(), "unit".to_owned()),
-            ("run".to_owned(), digest.to_string()),
-        ]),
-    };
-    let folder = draft.publish(&Contents {
-        record: &record,
-        model: Model::Baseline(&saved),
-        steps: &fit.steps,
-        predictions: &judged.predictions,
-    })?;
-    remove(&checkpoint)?;
-    Ok((record, folder))
-}
-
-/// Share of their first values in the moving moments at which a finished network is not what it was
-/// trained to be.
-const LAG: f64 = 0.01;
-
-/// Says so where a training was too short for its moving moments.
-fn warn_of_lag(config: &BaselineConfig, steps: usize) {
-    let rest = config.momentum.powf(steps as f64);
-    if rest > LAG {
-        tracing::warn!(
-            "after {} the moving moments of batch normalisation hold {:.0} % of their first values \
-             still, so validation and test look worse than they would (hint: --momentum 0.9, as Keras's \
-             0.99 is for long trainings, or more --epochs)",
-            counted(steps, "step"),
-            100.0 * rest
-        );
-    }
-}
-
-fn remove(checkpoint: &Path) -> anyhow::Result<()> {
-    match std::fs::remove_file(checkpoint) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error)
-            .with_context(|| format!("cannot remove the checkpoint {}", escape_path(checkpoint))),
-        _ => Ok(()),
     }
 }
 

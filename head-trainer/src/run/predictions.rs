@@ -215,7 +215,7 @@ fn read_batch(batch: &RecordBatch, found: &mut Predictions, values: &mut Vec<f32
     found.labels.extend(labels.values());
     // A list may begin in the middle of its values.
     let width = logits.value_length() as usize;
-    let start = logits.value_offset_at(0) as usize;
+    let start = logits.value_offset_at(0);
     values.extend(
         numbers
             .values()

@@ -1,0 +1,139 @@
+//! What a baseline is trained on: index, split and pixels, made where they are not there yet.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::bail;
+use extractor::cli::common::{OutputArgs, skipped_line};
+use extractor::cli::index;
+use extractor::cli::signals::Signals;
+use extractor::features::Report;
+use extractor::files::{counted, escape_path, grouped};
+use extractor::images::DataSet;
+use extractor::index::Index;
+use extractor::pixels;
+use extractor::progress::Progress;
+use extractor::store::Store;
+
+use super::Args;
+use crate::cli::train::repeat::Repeat;
+use crate::dataset::SplitSource;
+
+/// What happens at a signal while images are decoded.
+const PROMISE: &str = "the batch in flight is finished and what is decoded is kept";
+
+/// What to train on.
+pub(super) struct Inputs {
+    pub store: Store,
+    pub index: Index,
+    pub index_path: PathBuf,
+    pub split: SplitSource,
+    /// Images left out, each named by now.
+    pub skipped: usize,
+}
+
+impl Args {
+    /// What a run to be repeated was trained on.
+    pub(super) fn repeated(
+        &self,
+        repeat: &Repeat,
+        output: &OutputArgs,
+    ) -> anyhow::Result<Option<Inputs>> {
+        let named = self.images.named_index(output)?;
+        let index_path = named.unwrap_or_else(|| repeat.index());
+        let (store, split) = (self.store.as_deref(), self.images.split.split.as_deref());
+        let (store, split) = repeat.inputs(&index_path, store, split)?;
+        Ok(Some(Inputs {
+            store: Store::open(&store)?,
+            index: Index::read(&index_path)?,
+            index_path,
+            split,
+            skipped: 0,
+        }))
+    }
+
+    /// Index, split and pixels, made where they are not there yet; none if a signal ended that.
+    pub(super) fn inputs(
+        &self,
+        signals: &Signals,
+        output: &OutputArgs,
+    ) -> anyhow::Result<Option<Inputs>> {
+        let Some(index_path) = self.images.named_index(output)? else {
+            bail!("no data set is named (hint: head-trainer baseline DATA, or --index FILE)");
+        };
+        let open = |dir: &Path| DataSet::open(dir, &self.columns);
+        let images = self.images.dir.as_deref().map(open).transpose()?;
+        let mut skipped = 0;
+        let index = match (index_path.exists(), &images) {
+            (true, _) => Index::read(&index_path)?,
+            (false, Some(images)) => {
+                let indexed = index::make(images, &index_path, false, false, output)?;
+                skipped += indexed.skipped.len();
+                indexed.index
+            }
+            (false, None) => bail!(
+                "there is no index {} (hint: name the data set, too)",
+                escape_path(&index_path)
+            ),
+        };
+        let root = self.store.clone();
+        let root = root.unwrap_or_else(|| output.data_dir.join("pixels"));
+        let key = pixels::key(self.size.0, self.exif);
+        let mut store = pixels::open(&root, &key)?.map(Store::to_try_again);
+        let plan = pixels::plan(&index, store.as_ref());
+        for (position, reason) in &plan.rejected {
+            eprintln!(
+                "{}",
+                skipped_line(index.entry(*position as usize).path, reason)
+            );
+        }
+        skipped += plan.rejected.len();
+        if !plan.missing.is_empty() {
+            let missing = plan.missing.len();
+            let Some(images) = &images else {
+                bail!(
+                    "{} of {} have no pixels in {} (hint: name the data set, too)",
+                    grouped(missing as u64),
+                    counted(index.unique().count(), "image"),
+                    escape_path(&root)
+                );
+            };
+            let bar = Bar(Progress::new(
+                "decoding",
+                "images",
+                missing as u64,
+                output.quiet,
+            ));
+            let filled = signals.gently(PROMISE, |stop| {
+                pixels::fill(images, &index, &plan.missing, (&root, &key), stop, &bar)
+            });
+            bar.0.finish();
+            skipped += filled?.rejected.len();
+            if signals.received().is_some() {
+                return Ok(None);
+            }
+            store = pixels::open(&root, &key)?;
+        }
+        let Some(store) = store else {
+            bail!("the index {} has no image", escape_path(&index_path));
+        };
+        Ok(Some(Inputs {
+            store,
+            split: self.images.split.source(&index_path),
+            index,
+            index_path,
+            skipped,
+        }))
+    }
+}
+
+struct Bar(Progress);
+
+impl Report for Bar {
+    fn done(&self, n: usize) {
+        self.0.add(n as u64);
+    }
+
+    fn rejected(&self, path: &[u8], reason: &str) {
+        self.0.line(&skipped_line(path, reason));
+    }
+}

@@ -128,7 +128,7 @@ test: runtime ## the everyday tests: Rust and ONNX Runtime only
 
 .PHONY: test-all
 test-all: test ## all tests: adds the slow ones and the Python peers
-	$(CARGO) test --release --locked -p head-trainer --test accuracy -- --ignored
+	$(CARGO) test --release --locked --test accuracy -- --ignored
 	$(PYTHON) scripts/test_export_resnet50.py
 	$(PYTHON) scripts/test_read_store.py
 	$(PYTHON) scripts/test_inputs.py
@@ -142,10 +142,10 @@ ifeq ($(WHAT),head)
 else ifeq ($(WHAT),baseline)
 	$(PYTHON) scripts/bench_baseline.py $(BENCH_ARGS)
 else ifeq ($(WHAT),store)
-	$(CARGO) test --release --locked -p head-trainer --test store_speed -- --ignored --nocapture
-	$(CARGO) test --release --locked -p extractor --test cached_speed -- --ignored --nocapture
+	$(CARGO) test --release --locked --test store_speed -- --ignored --nocapture
+	$(CARGO) test --release --locked --test cached_speed -- --ignored --nocapture
 else ifeq ($(WHAT),audit)
-	$(CARGO) test --release --locked -p head-trainer --test audit_speed -- --ignored --nocapture
+	$(CARGO) test --release --locked --test audit_speed -- --ignored --nocapture
 else
 	@echo "error: make bench needs WHAT=head, WHAT=baseline, WHAT=store or WHAT=audit" >&2; exit 2
 endif

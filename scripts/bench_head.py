@@ -211,7 +211,7 @@ def environment_of(threads):
 
 def own_binary(name="speed"):
     """The benchmark binary of that name, built."""
-    command = f"cargo test --release --locked -p head-trainer --test {name} --no-run --message-format json"
+    command = f"cargo test --release --locked --test {name} --no-run --message-format json"
     built = subprocess.run(command.split(), cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout
     messages = [json.loads(line) for line in built.splitlines() if line.startswith("{")]
     found = [m["executable"] for m in messages if m.get("executable") and m["target"]["name"] == name]

@@ -7,6 +7,7 @@ use crate::head::Decision;
 use crate::metrics::Logits;
 use crate::metrics::temperature::fit_temperature;
 use crate::metrics::threshold::{Criterion, choose_threshold};
+use crate::split::Side;
 
 /// What to choose.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -24,6 +25,12 @@ pub struct Choices {
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum DecideError {
+    /// What was trained is of no use.
+    #[error(
+        "weights overflowed: the logits on the {0} side are no finite numbers (hint: a smaller \
+         --learning-rate, or --standardize)"
+    )]
+    NotFinite(Side),
     /// A threshold is for two classes.
     #[error("--threshold is for two classes, and there are {0}")]
     Classes(usize),

@@ -40,11 +40,18 @@ pub fn judge(
     choices: &Choices,
     mut of: impl FnMut(Side) -> Judgeable,
 ) -> Result<Judged, DecideError> {
-    let validation = of(Side::Validation);
+    let mut of = |side| {
+        let images = of(side);
+        match images.logits.values().iter().all(|z| z.is_finite()) {
+            true => Ok(images),
+            false => Err(DecideError::NotFinite(side)),
+        }
+    };
+    let validation = of(Side::Validation)?;
     let decision = choices.decide(&validation.logits, &validation.labels)?;
     let metrics_of = |side: &Judgeable| Metrics::of(&side.logits, &side.labels, &decision);
-    let train = metrics_of(&of(Side::Train));
-    let test = of(Side::Test);
+    let train = metrics_of(&of(Side::Train)?);
+    let test = of(Side::Test)?;
     let metrics = FinalMetrics {
         train,
         validation: metrics_of(&validation),
@@ -70,6 +77,17 @@ mod tests {
     use extractor::digest::Digest;
 
     use super::*;
+
+    #[test]
+    fn an_overflow_is_no_model() {
+        let images = |side: Side| Judgeable {
+            ids: vec![Digest::of(b"image")],
+            labels: vec![0],
+            logits: Logits::new(vec![if side == Side::Test { f32::NAN } else { 1.0 }], 1),
+        };
+        let error = judge(&Choices::default(), images).unwrap_err();
+        assert_eq!(error, DecideError::NotFinite(Side::Test));
+    }
 
     #[test]
     fn choices_are_made_on_validation_and_told_apart() {

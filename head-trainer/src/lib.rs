@@ -22,6 +22,7 @@ pub mod report;
 pub mod rng;
 pub mod run;
 pub mod sampling;
+mod shell;
 pub mod solver;
 pub mod split;
 pub mod standardize;

@@ -284,6 +284,9 @@ pub enum RunError {
     /// The head was not written.
     #[error(transparent)]
     Head(#[from] HeadError),
+    /// A figure cannot be recorded.
+    #[error("a figure of the run is no finite number (hint: a smaller --learning-rate)")]
+    NotFinite,
     /// A record is no record.
     #[error("{} is no record of a run", path.display())]
     Json {

@@ -4,12 +4,25 @@
 #[path = "common/clouds.rs"]
 mod clouds;
 
+use std::ops::ControlFlow;
+
 use clouds::{CHANNELS, Clouds, lbfgs, linfa, run};
 use head_trainer::matrix::Rows;
 use head_trainer::metrics::sigmoid;
 use head_trainer::solver::lbfgs::{self, Lbfgs};
 use head_trainer::solver::linfa::Linfa;
 use head_trainer::solver::{FitConfig, MinimumConfig, Problem, SolverConfig};
+
+/// All heads of a path.
+fn path(problem: &Problem<'_>, config: &MinimumConfig, penalties: &[f64]) -> Vec<Fit> {
+    let mut fits = Vec::new();
+    lbfgs::path(problem, config, penalties, &mut |fit| {
+        fits.push(fit);
+        ControlFlow::Continue(())
+    })
+    .unwrap();
+    fits
+}
 
 #[test]
 fn a_path_ends_where_each_search_would() {
@@ -20,7 +33,7 @@ fn a_path_ends_where_each_search_would() {
             ..MinimumConfig::default()
         };
         let penalties = [10.0, 1.0, 0.1, 1e-3];
-        let path = lbfgs::path(&clouds.problem(), &config, &penalties, &mut |_| {}).unwrap();
+        let path = path(&clouds.problem(), &config, &penalties);
         for (found, l2) in path.iter().zip(penalties) {
             let alone = run(&clouds.problem(), &lbfgs(l2));
             let (a, b) = (found.convergence.unwrap(), alone.convergence.unwrap());
@@ -45,7 +58,7 @@ fn a_path_depends_on_no_path() {
             let problem = Problem::new(rows, &clouds.labels, classes, train, validation).unwrap();
             let usual = MinimumConfig::default();
             let penalties: Vec<f64> = (-6..=5).rev().map(|e| 10_f64.powi(e)).collect();
-            let path = lbfgs::path(&problem, &usual, &penalties, &mut |_| {}).unwrap();
+            let path = path(&problem, &usual, &penalties);
             for (found, l2) in path.iter().zip(penalties) {
                 let solver = SolverConfig::Lbfgs(Lbfgs(MinimumConfig { l2, ..usual }));
                 let alone = run(&problem, &FitConfig::new(solver));
@@ -59,13 +72,13 @@ fn a_path_depends_on_no_path() {
                 let score = exact.history[0].validation_loss.unwrap();
                 for fit in [found, &alone] {
                     let end = fit.convergence.unwrap();
-                    assert!(end.converged && end.gap.unwrap() <= 1e-6, "{l2} {end:?}");
+                    assert!(end.converged && end.gap.unwrap() <= 1e-4, "{l2} {end:?}");
                     // The bound holds, but for what rounding adds to both.
                     let above = end.objective / least - 1.0;
                     assert!(above <= end.gap.unwrap() + 1e-9, "{l2} {above} {end:?}");
                     let loss = fit.history[0].validation_loss.unwrap();
-                    // Weights are off by about the root of the gap, 1e-3 of themselves.
-                    let near = 2e-3 * score.max(0.1);
+                    // Weights are off by about the root of the gap, 1e-2 of themselves.
+                    let near = 2e-2 * score.max(0.1);
                     assert!((loss - score).abs() <= near, "{l2}: {loss}, not {score}");
                 }
             }

@@ -192,7 +192,7 @@ fn moments_may_be_measured_before() {
     );
 }
 
-/// A class of weight zero counts nothing: training goes as if its rows were not there.
+/// A class of weight zero counts nothing: its rows add no loss and no gradient.
 #[test]
 fn a_class_of_weight_zero_counts_nothing() {
     let clouds = Clouds::of(4, 600, 5);

@@ -5,6 +5,8 @@
 //! L-BFGS on standardised features; its penalty is the one of a short path at which the held-out
 //! loss is lowest. This file knows nothing of what the probabilities are for.
 
+use std::ops::ControlFlow;
+
 use rayon::prelude::*;
 use serde::Serialize;
 
@@ -194,7 +196,12 @@ fn judge(
         standardize: true,
         ..FitConfig::new(SolverConfig::Lbfgs(Lbfgs(minimum)))
     };
-    let fits = solver::fit_path(&problem, &config, &minimum, penalties, &mut |_| {})?;
+    let mut logits = Vec::with_capacity(penalties.len());
+    solver::fit_path(&problem, &config, &minimum, penalties, &mut |fit| {
+        let converged = fit.convergence.is_none_or(|c| c.converged);
+        logits.push((Logits::of(&fit.head, rows, &images), converged));
+        ControlFlow::Continue(())
+    })?;
     let mut seen_k = vec![false; classes];
     for &image in &train {
         seen_k[labels_n[image as usize] as usize] = true;
@@ -202,13 +209,7 @@ fn judge(
     let seen = |image: &u32| seen_k[labels_n[*image as usize] as usize];
     Ok(Fold {
         judged: images.iter().copied().filter(seen).collect(),
-        logits: fits
-            .iter()
-            .map(|fit| {
-                let converged = fit.convergence.is_none_or(|c| c.converged);
-                (Logits::of(&fit.head, rows, &images), converged)
-            })
-            .collect(),
+        logits,
         images,
     })
 }

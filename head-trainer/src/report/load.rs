@@ -10,6 +10,7 @@ use crate::head::Decision;
 use crate::metrics::interval::{Interval, Z_95, wilson};
 use crate::metrics::{Logits, Metrics};
 use crate::run::{Counts, FinalMetrics, Places, Predictions, RunError, RunRecord, Trained};
+use crate::shell::quoted;
 use crate::solver::{Epoch, FitConfig, SolverConfig};
 use crate::split::Side;
 
@@ -151,7 +152,7 @@ impl RunData {
             commands: vec![format!(
                 "head-trainer {} --repeat {}",
                 model.verb,
-                quoted(folder)
+                quoted(folder.as_os_str())
             )],
             folder: folder.to_owned(),
             classes: record.classes,
@@ -270,25 +271,4 @@ fn held_out(predictions: Option<Predictions>, classes: usize) -> Result<HeldOut,
         }
     }
     Err("the run has no held-out images".to_owned())
-}
-
-/// A path as a shell takes it.
-fn quoted(path: &Path) -> String {
-    let text = path.to_string_lossy();
-    let is_plain = |c: char| c.is_ascii_alphanumeric() || "/._-+,:@%=".contains(c);
-    match !text.is_empty() && text.chars().all(is_plain) {
-        true => text.into_owned(),
-        false => format!("'{}'", text.replace('\'', r"'\''")),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn paths_are_quoted_for_a_shell() {
-        assert_eq!(quoted(Path::new("data/runs/a-1")), "data/runs/a-1");
-        assert_eq!(quoted(Path::new("my runs/$a's")), r"'my runs/$a'\''s'");
-    }
 }

@@ -114,6 +114,10 @@ impl Draft {
         events::write(self.folder.path(), &logged)?;
         let mut json = serde_json::to_vec_pretty(record).expect("a record is plain data");
         json.push(b'\n');
+        // JSON has no infinity and no NaN: a record with one could not be read again.
+        if serde_json::from_slice::<RunRecord>(&json).is_err() {
+            return Err(RunError::NotFinite);
+        }
         write_atomically(&path(RECORD_FILE), &json)?; // which syncs the folder
         self.publish_as(&record.digest)
     }

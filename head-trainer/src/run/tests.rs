@@ -191,6 +191,41 @@ fn what_is_not_known_is_no_key() {
 }
 
 #[test]
+fn what_is_not_finite_is_not_recorded() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut record, head, steps) = example();
+    record.history[0].train_loss = f64::INFINITY;
+    let contents = Contents {
+        record: &record,
+        model: Model::Head(&head),
+        steps: &steps,
+        predictions: &Predictions::new(1),
+    };
+    let error = Draft::new(folder.path()).unwrap().publish(&contents);
+    assert!(matches!(error, Err(RunError::NotFinite)), "{error:?}");
+    assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+}
+
+/// `run.json` of format 2, as it was written before there were baselines.
+#[test]
+fn the_format_before_is_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = include_str!("../../tests/data/run-v2.json");
+    fs::write(folder.path().join(RECORD_FILE), text).unwrap();
+    let record = RunRecord::read(folder.path()).unwrap();
+    assert_eq!(record.key.digest(), record.digest);
+    assert_eq!((record.format, record.total_parameters), (2, None));
+    let Some(FitConfig {
+        solver: SolverConfig::Lbfgs(lbfgs),
+        ..
+    }) = record.key.config.head()
+    else {
+        panic!("a head by lbfgs");
+    };
+    assert_eq!((lbfgs.0.l2, lbfgs.0.gap_tolerance), (0.1, None));
+}
+
+#[test]
 fn a_baseline_has_a_key_of_its_own() {
     let (record, ..) = example();
     let key = RunKey {

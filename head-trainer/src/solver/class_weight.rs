@@ -7,8 +7,8 @@ use super::{SolverError, require};
 /// Weights of the classes. A training loss is the mean over all rows of weight times loss, as
 /// Keras's `class_weight` has it; validation and test are never weighted.
 ///
-/// A class of weight zero counts nothing: training does not see its rows, as if they were not
-/// there, while it stays one of the head's classes. At least two classes that have training rows
+/// A class of weight zero counts nothing: its rows add no loss and no gradient, while the mean is
+/// over all rows still and it stays one of the head's classes. At least two classes that have training rows
 /// must count, or there is nothing to tell apart.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -8,6 +8,7 @@
 //! 60 steps are remembered, fewer where they would take too much memory. Under a weak penalty that
 //! saves half of the passes that ten need, and costs as much as a pass over 120 rows.
 
+use std::ops::ControlFlow;
 use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
@@ -39,14 +40,19 @@ impl Solver for Lbfgs {
         problem: &Problem<'_>,
         observe: &mut dyn FnMut(&Epoch),
     ) -> Result<Fit, SolverError> {
-        let mut fits = path(problem, &self.0, &[self.0.l2], observe)?;
-        Ok(fits.pop().expect("one penalty, one fit"))
+        let mut only = None;
+        path(problem, &self.0, &[self.0.l2], &mut |fit| {
+            observe(&fit.history[0]);
+            only = Some(fit);
+            ControlFlow::Continue(())
+        })?;
+        Ok(only.expect("one penalty, one fit"))
     }
 }
 
 /// The minima for several penalties, in the order given: each search begins where the one before
-/// it ended, which is near if the penalties are. Of the configuration, `l2` is not used. `observe`
-/// is told of every end.
+/// it ended, which is near if the penalties are. Of the configuration, `l2` is not used. `found`
+/// gets each as it comes and says whether to go on to the next.
 ///
 /// # Errors
 /// [`SolverError::Config`].
@@ -54,14 +60,13 @@ pub fn path(
     problem: &Problem<'_>,
     config: &MinimumConfig,
     penalties: &[f64],
-    observe: &mut dyn FnMut(&Epoch),
-) -> Result<Vec<Fit>, SolverError> {
+    found: &mut dyn FnMut(Fit) -> ControlFlow<()>,
+) -> Result<(), SolverError> {
     let mut measured = None;
     let moments = problem.moments_or_measure(&mut measured);
     let (outputs, classes) = (problem.outputs(), problem.classes());
     let mut objective = Objective::new(problem, config.l2);
     let mut point = vec![0.0; objective.len()];
-    let mut fits = Vec::with_capacity(penalties.len());
     for &l2 in penalties {
         let config = MinimumConfig { l2, ..*config };
         config.check()?;
@@ -92,8 +97,7 @@ pub fn path(
             "a penalty that keeps the weights in the range of f32",
         )?;
         let epoch = last_epoch(&head, problem, start);
-        observe(&epoch);
-        fits.push(Fit {
+        let fit = Fit {
             head,
             history: vec![epoch],
             steps: Vec::new(),
@@ -103,9 +107,12 @@ pub fn path(
                 minimum.norm,
                 Some(minimum.iterations),
             )),
-        });
+        };
+        if found(fit).is_break() {
+            break;
+        }
     }
-    Ok(fits)
+    Ok(())
 }
 
 #[cfg(test)]

@@ -59,6 +59,7 @@ impl Solver for Linfa {
         let mut raw = Vec::new();
         let mut end = None;
         let mut searches = 0;
+        let mut asked = config.gradient_tolerance;
         // The gradient norm to search on to from a point that linfa found; none to stop there.
         let mut judge = |point: &[f64]| {
             raw.clear();
@@ -73,8 +74,14 @@ impl Solver for Linfa {
             let before = end.replace((value, norm));
             searches += 1;
             let lower = before.is_none_or(|(least, _)| value < least);
+            // A search that ended above what was asked for ran out of iterations: another one would
+            // take more of them than it may. linfa's own norm is the same but for rounding.
+            let ended_well = norm <= 1.01 * asked;
             let on = searches < SEARCHES && lower && !config.is_reached(value, norm);
-            on.then(|| 0.5 * config.norm_wanted(value))
+            on.then_some(()).filter(|()| ended_well).map(|()| {
+                asked = 0.5 * config.norm_wanted(value);
+                asked
+            })
         };
         match problem.classes() {
             2 => two_classes(problem, config, &mut judge)?,

@@ -16,6 +16,8 @@ mod minimum;
 mod objective;
 mod problem;
 
+use std::ops::ControlFlow;
+
 use serde::{Deserialize, Serialize};
 
 pub use self::class_weight::ClassWeight;
@@ -273,10 +275,10 @@ pub fn fit_path(
     config: &FitConfig,
     minimum: &MinimumConfig,
     penalties: &[f64],
-    observe: &mut dyn FnMut(&Epoch),
-) -> Result<Vec<Fit>, SolverError> {
+    found: &mut dyn FnMut(Fit) -> ControlFlow<()>,
+) -> Result<(), SolverError> {
     prepared(problem, config, |problem| {
-        lbfgs::path(problem, minimum, penalties, observe)
+        lbfgs::path(problem, minimum, penalties, found)
     })
 }
 

@@ -11,7 +11,7 @@ pub mod folds;
 pub mod grid;
 mod outcome;
 
-use std::cell::Cell;
+use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
@@ -207,9 +207,9 @@ fn judge(
     if stop.load(Ordering::Relaxed) {
         return Err(SweepError::Stopped);
     }
-    data.on(number, |part, problem| {
+    data.on(number, |part_of, problem| {
         for config in &mut configs {
-            if let (SolverConfig::Adam(adam), Some(seed)) = (&mut config.solver, part.seed) {
+            if let (SolverConfig::Adam(adam), Some(seed)) = (&mut config.solver, part_of.seed) {
                 adam.seed = seed;
             }
         }
@@ -218,70 +218,80 @@ fn judge(
             Some(moments) => problem.with_moments(moments),
             None => *problem,
         };
-        let fits = fits(&problem, &configs, stop, done)?;
-        let secs = start.elapsed().as_secs_f64() / fits.len() as f64;
         let part_number = number + 1;
-        let judged = fits.into_iter().map(|fit| {
+        let score = |fit: Result<Fit, SolverError>| {
+            let part = part_number;
             let converged = match &fit {
                 Ok(fit) => fit.convergence.is_none_or(|c| c.converged),
                 Err(_) => false,
             };
             let score = match fit {
                 Ok(fit) => {
-                    let score = evaluate(&fit.head, data.rows, data.labels_n, &part.validation);
+                    let score = evaluate(&fit.head, data.rows, data.labels_n, &part_of.validation);
                     let score = score.expect("a part has rows to judge by");
-                    let (part, loss) = (part_number, score.loss);
-                    match loss.is_finite() {
+                    match score.loss.is_finite() {
                         true => Ok(score),
-                        false => Err(Failure::Loss { part, loss }),
+                        false => Err(Failure::Loss {
+                            part,
+                            loss: score.loss,
+                        }),
                     }
                 }
-                Err(source) => {
-                    let part = part_number;
-                    Err(Failure::Solver { part, source })
-                }
+                Err(source) => Err(Failure::Solver { part, source }),
             };
             Judged {
                 score,
                 converged,
-                secs,
+                secs: 0.0,
             }
-        });
-        Ok(judged.collect())
+        };
+        let mut judged = scores(&problem, &configs, &score, stop, done)?;
+        let secs = start.elapsed().as_secs_f64() / judged.len() as f64;
+        for one in &mut judged {
+            one.secs = secs;
+        }
+        Ok(judged)
     })?
 }
 
-/// The heads of a path's candidates.
-fn fits(
+/// Trains the candidates of a path and scores each head as it is found, so that none is kept.
+fn scores(
     problem: &Problem<'_>,
     configs: &[FitConfig],
+    score: &dyn Fn(Result<Fit, SolverError>) -> Judged,
     stop: &AtomicBool,
     done: &(dyn Fn() + Sync),
-) -> Result<Vec<Result<Fit, SolverError>>, SweepError> {
-    let told = Cell::new(0);
+) -> Result<Vec<Judged>, SweepError> {
+    let mut judged = Vec::with_capacity(configs.len());
+    let mut told = 0;
     if let ([_, _, ..], SolverConfig::Lbfgs(Lbfgs(config))) = (configs, &configs[0].solver) {
         let penalties: Vec<f64> = configs.iter().map(|c| c.solver.l2()).collect();
-        let mut observe = |_: &_| {
-            told.set(told.get() + 1);
+        let path = solver::fit_path(problem, &configs[0], config, &penalties, &mut |fit| {
+            judged.push(score(Ok(fit)));
+            told += 1;
             done();
-        };
-        let path = solver::fit_path(problem, &configs[0], config, &penalties, &mut observe);
-        if let Ok(fits) = path {
-            return Ok(fits.into_iter().map(Ok).collect());
+            match stop.load(Ordering::Relaxed) {
+                true => ControlFlow::Break(()),
+                false => ControlFlow::Continue(()),
+            }
+        });
+        match path {
+            Ok(()) if judged.len() == configs.len() => return Ok(judged),
+            Ok(()) => return Err(SweepError::Stopped),
+            // One of them found no head. The others do, each from its own beginning.
+            Err(_) => judged.clear(),
         }
-        // One of them found no head. The others do, each from its own beginning.
     }
-    let mut fits = Vec::with_capacity(configs.len());
     for (number, config) in configs.iter().enumerate() {
         if stop.load(Ordering::Relaxed) {
             return Err(SweepError::Stopped);
         }
-        fits.push(solver::fit(problem, config, &mut |_| {}));
-        if number >= told.get() {
+        judged.push(score(solver::fit(problem, config, &mut |_| {})));
+        if number >= told {
             done();
         }
     }
-    Ok(fits)
+    Ok(judged)
 }
 
 #[cfg(test)]

@@ -178,14 +178,28 @@ fn nothing_begins_after_a_stop() {
         classes: 2,
         parts: &folds_of(&labels, 3),
     };
-    let stop = AtomicBool::new(false);
-    let done = || stop.store(true, Ordering::Relaxed);
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build();
-    let candidates = [adam(1), adam(2)];
-    let result = pool
-        .unwrap()
-        .install(|| run(data, &candidates, &stop, &done));
-    assert!(matches!(result, Err(SweepError::Stopped)), "{result:?}");
+    let lbfgs = |l2| {
+        FitConfig::new(SolverConfig::Lbfgs(Lbfgs(MinimumConfig {
+            l2,
+            ..MinimumConfig::default()
+        })))
+    };
+    for candidates in [[adam(1), adam(2)], [lbfgs(0.1), lbfgs(0.2)]] {
+        let (stop, trained) = (
+            AtomicBool::new(false),
+            std::sync::atomic::AtomicUsize::new(0),
+        );
+        let done = || {
+            trained.fetch_add(1, Ordering::Relaxed);
+            stop.store(true, Ordering::Relaxed);
+        };
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build();
+        let result = pool
+            .unwrap()
+            .install(|| run(data, &candidates, &stop, &done));
+        assert!(matches!(result, Err(SweepError::Stopped)), "{result:?}");
+        assert_eq!(trained.into_inner(), 1);
+    }
 }
 
 fn outcome(config: FitConfig, losses: [f64; 4]) -> Outcome {

@@ -27,10 +27,11 @@ pub(super) struct Args {
 }
 
 /// Fields that say what came out; all others say what a run was made of.
-const RESULTS: [&str; 2] = ["metrics", "convergence"];
+const RESULTS: [&str; 4] = ["metrics", "convergence", "best_epoch", "decision"];
 
-/// Fields that any two runs differ in, or that follow from the others.
-const IGNORED: [&str; 4] = ["digest", "created_utc", "history", "secs"];
+/// Fields that any two runs differ in, or that follow from the others; where the inputs lay is no
+/// part of what they were.
+const IGNORED: [&str; 5] = ["digest", "created_utc", "history", "places", "secs"];
 
 /// A field that differs; `None` where a run lacks it.
 struct Difference {

@@ -8,6 +8,8 @@ use serde_json::{Map, Value, json};
 
 use super::Run;
 use crate::cli::table::{Column, leaf, leaves, loss, percent, table};
+use crate::run::Trained;
+use crate::shell::quoted;
 
 /// Flags of `head-trainer runs show`.
 #[derive(Debug, clap::Args)]
@@ -24,8 +26,14 @@ const SECTIONS: [(&str, &[&str]); 5] = [
         &["key", "places", "split_plan", "classes", "counts"],
     ),
     ("features", &["provenance"]),
-    ("head", &["channels", "trainable_parameters"]),
-    ("result", &["metrics", "convergence"]),
+    (
+        "model",
+        &["channels", "trainable_parameters", "total_parameters"],
+    ),
+    (
+        "result",
+        &["metrics", "convergence", "best_epoch", "decision"],
+    ),
     ("program", &["versions", "secs"]),
 ];
 
@@ -46,10 +54,15 @@ impl Args {
 fn text(run: &Run) -> String {
     let record = &run.record;
     let folder = escape_path(&run.folder);
+    let verb = match record.key.config {
+        Trained::Head(_) => "train",
+        Trained::Baseline { .. } => "baseline",
+    };
     let mut text = format!(
-        "run      {folder}\ncreated  {}\ndigest   {}\nrepeat   head-trainer train --repeat {folder}\n",
+        "run      {folder}\ncreated  {}\ndigest   {}\nrepeat   head-trainer {verb} --repeat {}\n",
         escape(record.created_utc.as_bytes()),
-        record.digest
+        record.digest,
+        quoted(run.folder.as_os_str())
     );
     let Value::Object(mut fields) = json!(record) else {
         unreachable!("a record is an object");

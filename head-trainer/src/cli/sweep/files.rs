@@ -41,11 +41,12 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::Job;
-use super::command::{class_weight_text, schedule_text, shell_line, words};
+use super::command::{class_weight_text, schedule_text, words};
 use super::images::JudgedOn;
 use super::stores::{Checked, PassedOver, Stores};
 use crate::protocol::Protocol;
 use crate::run::RunRecord;
+use crate::shell::shell_line;
 use crate::solver::lbfgs::Lbfgs;
 use crate::solver::linfa::Linfa;
 use crate::solver::{FitConfig, SolverConfig};

@@ -11,7 +11,7 @@ use head_trainer::matrix::Rows;
 use head_trainer::metrics::sigmoid;
 use head_trainer::solver::lbfgs::{self, Lbfgs};
 use head_trainer::solver::linfa::Linfa;
-use head_trainer::solver::{FitConfig, MinimumConfig, Problem, SolverConfig};
+use head_trainer::solver::{Fit, FitConfig, MinimumConfig, Problem, SolverConfig};
 
 /// All heads of a path.
 fn path(problem: &Problem<'_>, config: &MinimumConfig, penalties: &[f64]) -> Vec<Fit> {

@@ -100,6 +100,11 @@ class Report(unittest.TestCase):
             return run(HEAD_TRAINER, "train", *places, "--runs", folder / "runs", *flags)["run"]
 
         runs = [train("--batch-size", "8", "--epochs", "5"), train("--solver", "lbfgs")]
+        if name == "two":  # and the baseline
+            pixels = ["--store", folder / "pixels", "--checkpoints", folder, "--size", "32x32", "--epochs", "2"]
+            runs[1] = run(
+                HEAD_TRAINER, "baseline", images, "--index", index, "--runs", folder / "runs", *pixels, "--json"
+            )["run"]
         return Path(run(HEAD_TRAINER, "report", *runs, "--out", folder / "report.html", "--json")["report"])
 
     def open(self, name, width, **how):

@@ -19,6 +19,7 @@ use extractor::store::{Store, StoreError};
 use extractor::view::{View, Views};
 
 pub use self::joined::Joined;
+pub(crate) use self::joined::must_have_classes;
 pub use self::pixels::PixelSet;
 pub use self::stores::{StoreFilter, find_store, find_stores};
 use self::views::TrainRows;
@@ -43,9 +44,9 @@ pub enum DatasetError {
     /// An image was given twice to the split.
     #[error(transparent)]
     Twice(#[from] DuplicateImage),
-    /// A head tells classes apart.
+    /// There is nothing to tell apart.
     #[error(
-        "the index has {} ({}), but a head needs two or more (hint: put the images of each class \
+        "the index has {} ({}), but there must be two or more (hint: put the images of each class \
          into a folder of its own)",
         counted_as(.0.len(), "class", "classes"), .0.join(", ")
     )]
@@ -180,7 +181,7 @@ impl Dataset {
         quiet: bool,
     ) -> Result<Dataset, DatasetError> {
         let index = Index::read(index)?;
-        joined::must_have_classes(&index)?;
+        must_have_classes(&index)?;
         let store = Store::open(store)?;
         // First, as it finds damage, which must not look like a missing row.
         let pooled = PooledStore::open(&store, quiet)?;

@@ -204,13 +204,20 @@ impl State {
             None => None,
             Some(text) => {
                 let epoch = text.parse();
-                let epoch = epoch.map_err(|_| format!("its best_epoch is `{text}`"))?;
+                let epoch: u32 = epoch.map_err(|_| format!("its best_epoch is `{text}`"))?;
                 Some((epoch, Network::from_tensors(shape, tensors, "best/")?))
             }
         };
         let moments = |name| values(tensors, name, |found| found == [shape.trainable()]);
         let history = wide_values(tensors, "history", |found| matches!(found, [_, 6]))?;
         let steps = wide_values(tensors, "steps", |found| matches!(found, [_, 5]))?;
+        let (epochs, count) = (history.len() / 6, steps.len() / 5);
+        let best_epoch = best.as_ref().map_or(1, |(epoch, _)| *epoch as usize);
+        if epochs == 0 || !(1..=epochs).contains(&best_epoch) || count % epochs != 0 {
+            return Err(format!(
+                "it has {epochs} epochs, {count} steps and the best epoch {best_epoch}"
+            ));
+        }
         let told = |x: f64| (!x.is_nan()).then_some(x);
         Ok(State {
             network: Network::from_tensors(shape, tensors, "")?,

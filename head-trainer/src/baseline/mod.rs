@@ -141,6 +141,20 @@ impl BaselineConfig {
         self.adam().check()
     }
 
+    /// Steps of a whole training on so many images.
+    pub fn steps(&self, images: usize) -> u64 {
+        let of_epoch = match self.protocol {
+            Protocol::Full => images.div_ceil(self.batch_size as usize) as u64,
+            Protocol::Tutorial(tutorial) => u64::from(tutorial.steps_per_epoch),
+        };
+        of_epoch * u64::from(self.epochs)
+    }
+
+    /// Share of their first values in the moving mean and variance after `steps`.
+    pub fn lag(&self, steps: u64) -> f64 {
+        self.momentum.powf(steps as f64)
+    }
+
     /// The optimizer's numbers.
     pub(crate) fn adam(&self) -> AdamConfig {
         AdamConfig {

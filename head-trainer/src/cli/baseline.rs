@@ -15,7 +15,7 @@ use extractor::files::{counted, escape_path};
 use extractor::images::Columns;
 use serde_json::json;
 
-use self::training::{Around, train};
+use self::training::{Around, LAG, train};
 use super::data::ImageArgs;
 use super::train::ProtocolName;
 use super::train::repeat::Repeat;
@@ -27,6 +27,7 @@ use crate::protocol::{Protocol, Tutorial};
 use crate::run::Draft;
 use crate::solver::ClassWeight;
 use crate::solver::adam::Schedule;
+use crate::split::Side;
 
 /// Flags of `head-trainer baseline`, as typed.
 #[derive(Debug, clap::Args)]
@@ -86,15 +87,11 @@ pub struct Args {
     /// Move each training image by up to N pixels along both axes.
     #[arg(long, value_name = "N")]
     crop: Option<u32>,
-    /// How much of batch normalisation's moving mean and variance each batch leaves; a training of
-    /// few steps wants less than Keras's 0.99.
-    #[arg(
-        long,
-        value_name = "X",
-        default_value_t = 0.99,
-        allow_negative_numbers = true
-    )]
-    momentum: f64,
+    /// How much of batch normalisation's moving mean and variance each batch leaves [default: Keras's
+    /// 0.99; 0.9 for a training of fewer than 459 steps, after which 0.99 would leave more than 1 %
+    /// of their first values].
+    #[arg(long, value_name = "X", allow_negative_numbers = true)]
+    momentum: Option<f64>,
     /// What an epoch is.
     #[arg(long, value_enum, default_value = "full")]
     protocol: ProtocolName,
@@ -144,20 +141,29 @@ const TAKEN: [&str; 21] = [
     "threshold",
 ];
 
+/// The largest image side: a batch of such takes some 3 GB in training.
+const MOST_SIDE: usize = 512;
+
 /// Height and width.
 #[derive(Clone, Copy, Debug)]
 struct Size([usize; 2]);
 
+/// The momentum of batch normalisation for a training of so many steps.
+fn usual_momentum(steps: u64) -> f64 {
+    let keras = BaselineConfig::default();
+    match keras.lag(steps) > LAG {
+        true => 0.9,
+        false => keras.momentum,
+    }
+}
+
 fn parse_size(text: &str) -> Result<Size, String> {
-    let least = baseline::LEAST_SIDE;
-    let wrong = || format!("`{text}` is not HxW, such as 100x100, of {least} to 4096 pixels");
+    let sides = baseline::LEAST_SIDE..=MOST_SIDE;
+    let (least, most) = (sides.start(), sides.end());
+    let wrong = || format!("`{text}` is not HxW, such as 100x100, of {least} to {most} pixels");
     let (height, width) = text.split_once('x').ok_or_else(wrong)?;
     match (height.parse(), width.parse()) {
-        (Ok(height), Ok(width))
-            if [height, width]
-                .iter()
-                .all(|side| (least..=4096).contains(side)) =>
-        {
+        (Ok(height), Ok(width)) if [height, width].iter().all(|side| sides.contains(side)) => {
             Ok(Size([height, width]))
         }
         _ => Err(wrong()),
@@ -173,7 +179,7 @@ impl Args {
         let runs = runs.unwrap_or_else(|| output.data_dir.join("runs"));
         let repeat = self.repeat.as_deref();
         let repeat = repeat.map(|run| Repeat::read(&runs, run)).transpose()?;
-        let (config, choices) = match &repeat {
+        let (mut config, choices) = match &repeat {
             Some(repeat) => (repeat.baseline()?, repeat.choices()),
             None => (self.config()?, self.choices()),
         };
@@ -187,6 +193,9 @@ impl Args {
             return Ok(Outcome::Interrupted(signals.received().unwrap_or(2)));
         };
         let set = PixelSet::load(inputs.store, &inputs.index, &inputs.split)?;
+        if repeat.is_none() && self.momentum.is_none() {
+            config.momentum = usual_momentum(config.steps(set.rows_on(Side::Train).len()));
+        }
         let (record, folder) = train(
             &set,
             &config,
@@ -255,7 +264,7 @@ impl Args {
             patience: self.patience,
             flip: self.flip,
             crop: self.crop,
-            momentum: self.momentum,
+            momentum: self.momentum.unwrap_or(BaselineConfig::default().momentum),
             protocol,
             class_weight: self.class_weight.clone(),
             seed: self.seed,

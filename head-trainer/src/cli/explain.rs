@@ -225,6 +225,10 @@ struct Work {
 impl Work {
     fn open(args: &Args, folder: &Path) -> anyhow::Result<Work> {
         let record = RunRecord::read(folder)?;
+        ensure!(
+            record.key.config.head().is_some(),
+            "it is a baseline, which has no cached maps (hint: take a run of train or sweep --train)"
+        );
         let head = run::head(folder)
             .context("it has no head to explain (hint: take a run of train or sweep --train)")?;
         let wanted = match args.mistakes {

@@ -127,7 +127,7 @@ impl Joined {
 }
 
 /// Checks that there is something to tell apart.
-pub(super) fn must_have_classes(index: &Index) -> Result<(), DatasetError> {
+pub(crate) fn must_have_classes(index: &Index) -> Result<(), DatasetError> {
     match index.classes.len() {
         0 | 1 => Err(DatasetError::Classes(index.classes.clone())),
         _ => Ok(()),

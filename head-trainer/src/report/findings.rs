@@ -55,6 +55,16 @@ pub(super) fn findings(group: &Group) -> Vec<String> {
             });
         }
     }
+    for entry in &group.entries {
+        if let Some(share) = entry.run.lag {
+            said.push(format!(
+                "{}: its batch normalisation's moving moments hold {:.0} % of their first values still, so \
+                 validation and test look worse than they would: train longer, or with a smaller momentum.",
+                entry.label(),
+                100.0 * share
+            ));
+        }
+    }
     if let Some((best, _)) = ranked.first()
         && let Some(test) = &best.run.metrics.test
     {

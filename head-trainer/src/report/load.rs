@@ -40,6 +40,8 @@ pub struct RunData {
     /// Parameters of the model that was trained; none where that is what a frozen backbone was
     /// put before.
     pub total_parameters: Option<u64>,
+    /// Share of their first values in a baseline's moving moments, if that is more than 1 %.
+    pub lag: Option<f64>,
     /// What each epoch told; one entry for a solver that has no epochs.
     pub history: Vec<Epoch>,
     /// Whether the history is one of epochs.
@@ -138,6 +140,7 @@ impl RunData {
             data: (record.key.index, record.key.split),
             trainable_parameters: record.trainable_parameters as u64,
             total_parameters: record.total_parameters.map(|count| count as u64),
+            lag: lag(&record),
             has_epochs: model.has_epochs,
             best_epoch: record.best_epoch,
             decision: record.decision,
@@ -271,4 +274,13 @@ fn held_out(predictions: Option<Predictions>, classes: usize) -> Result<HeldOut,
         }
     }
     Err("the run has no held-out images".to_owned())
+}
+
+/// Share of their first values in a baseline's moving moments, if that is more than 1 %.
+fn lag(record: &RunRecord) -> Option<f64> {
+    let config = record.key.config.baseline()?;
+    let images: u64 = record.counts.train.iter().sum();
+    let of_epoch = config.steps(images as usize) / u64::from(config.epochs);
+    let share = config.lag(of_epoch * record.history.len() as u64);
+    (share > 0.01).then_some(share)
 }

@@ -45,7 +45,7 @@ pub struct MinimumConfig {
     /// Euclidean norm of the objective's gradient at which to stop; 1e-4.
     pub gradient_tolerance: f64,
     /// Share of the objective that it may be above the minimum at the stop, for `l2` above zero;
-    /// 1e-4. None, as in records that do not name it: the gradient's norm decides alone.
+    /// 1e-5. None, as in records that do not name it: the gradient's norm decides alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gap_tolerance: Option<f64>,
 }
@@ -56,7 +56,7 @@ impl Default for MinimumConfig {
             l2: 0.1,
             max_iterations: 1000,
             gradient_tolerance: 1e-4,
-            gap_tolerance: Some(1e-4),
+            gap_tolerance: Some(1e-5),
         }
     }
 }

@@ -16,7 +16,7 @@ use extractor::store::Store;
 
 use super::Args;
 use crate::cli::train::repeat::Repeat;
-use crate::dataset::SplitSource;
+use crate::dataset::{SplitSource, must_have_classes};
 
 /// What happens at a signal while images are decoded.
 const PROMISE: &str = "the batch in flight is finished and what is decoded is kept";
@@ -63,7 +63,9 @@ impl Args {
         let open = |dir: &Path| DataSet::open(dir, &self.columns);
         let images = self.images.dir.as_deref().map(open).transpose()?;
         let mut skipped = 0;
-        let index = match (index_path.exists(), &images) {
+        // A data set may have changed since it was indexed; an index that was named is the one meant.
+        let is_kept = index_path.exists() && (self.images.index.is_some() || images.is_none());
+        let index = match (is_kept, &images) {
             (true, _) => Index::read(&index_path)?,
             (false, Some(images)) => {
                 let indexed = index::make(images, &index_path, false, false, output)?;
@@ -75,6 +77,7 @@ impl Args {
                 escape_path(&index_path)
             ),
         };
+        must_have_classes(&index)?;
         let root = self.store.clone();
         let root = root.unwrap_or_else(|| output.data_dir.join("pixels"));
         let key = pixels::key(self.size.0, self.exif);

@@ -72,7 +72,7 @@ pub(super) fn train(
     }
     let checkpoints = Checkpoints {
         path: checkpoint.clone(),
-        key: digest.to_string(),
+        key: format!("{digest} {}", env!("CARGO_PKG_VERSION")),
     };
     let progress = Cell::new(None);
     let fit_started = Instant::now();
@@ -135,7 +135,11 @@ pub(super) fn train(
     .map(|(name, value)| (name.to_owned(), value))
     .into();
     record.secs.insert("load".to_owned(), around.load_secs);
-    record.secs.insert("fit".to_owned(), fit_secs);
+    // After an interruption the epochs before it count as well.
+    let epochs_secs: f64 = fit.history.iter().map(|epoch| epoch.secs).sum();
+    record
+        .secs
+        .insert("fit".to_owned(), fit_secs.max(epochs_secs));
     let saved = Baseline {
         network: fit.network.clone(),
         classes: record.classes.clone(),
@@ -158,11 +162,11 @@ pub(super) fn train(
 
 /// Share of their first values in the moving moments at which a finished network is not what it was
 /// trained to be.
-const LAG: f64 = 0.01;
+pub(super) const LAG: f64 = 0.01;
 
 /// Says so where a training was too short for its moving moments.
 fn warn_of_lag(config: &BaselineConfig, steps: usize) {
-    let rest = config.momentum.powf(steps as f64);
+    let rest = config.lag(steps as u64);
     if rest > LAG {
         tracing::warn!(
             "after {} the moving moments of batch normalisation hold {:.0} % of their first values \

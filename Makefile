@@ -10,7 +10,7 @@
 #   BASELINE_ARGS=..  more flags for `head-trainer baseline`
 #   REPORT_ARGS=..    runs and flags for `head-trainer report`    [the newest head and baseline]
 #   BACKBONE_ARGS=..  flags for the export                        [--weights imagenet]
-#   BENCH_ARGS=..     flags for scripts/bench_head.py, say --peers keras
+#   BENCH_ARGS=..     flags for scripts/bench_head.py or bench_baseline.py, say --peers keras
 #
 # A DATA or BACKBONE that is given is used or refused. Where none is given and none lies at the
 # usual place, a synthetic sample set and an untrained ResNet50 stand in, and everything that comes

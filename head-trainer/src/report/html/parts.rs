@@ -196,12 +196,33 @@ fn of_run(entry: &Entry, figures: &[Figure], level: usize) -> String {
         html += &match items.is_empty() {
             true => String::new(),
             false => format!(
-                "<h{sub}>Most confident mistakes, {}</h{sub}>\n<ul class=\"mistakes\">\n{items}</ul>\n",
-                held_out.side
+                "<h{sub}>Most confident mistakes, {}</h{sub}>\n{}<ul class=\"mistakes\">\n{items}</ul>\n",
+                held_out.side,
+                colours(entry)
             ),
         };
     }
     html
+}
+
+/// What the colours of the class-activation maps mean; nothing where there are none.
+fn colours(entry: &Entry) -> String {
+    if entry
+        .mistakes
+        .iter()
+        .all(|mistake| mistake.overlay.is_none())
+    {
+        return String::new();
+    }
+    let speaks = match &entry.run.classes[..] {
+        [first, second] => format!(
+            "blue speaks for <bdi>{}</bdi>, orange for <bdi>{}</bdi>",
+            escape(first),
+            escape(second)
+        ),
+        _ => "from violet to yellow, what speaks for the class that it was taken for".to_owned(),
+    };
+    format!("<p class=\"soft name\">Beside each image where the head looks: {speaks}.</p>\n")
 }
 
 fn item(entry: &Entry, mistake: &Mistake) -> String {

@@ -218,6 +218,31 @@ fn a_killed_training_goes_on_to_the_same_bits() {
     assert_eq!(steps(&resumed), steps(&whole));
 }
 
+/// Unless said otherwise, the baseline sees images as large as the head on the same index saw them.
+#[test]
+fn images_are_as_large_as_the_heads() {
+    let bench = Bench::new();
+    let (record, folder) = bench.train(&["--epochs", "1"]);
+    let index = record["places"]["index"].as_str().unwrap().to_owned();
+    let args = ["--index", index.as_str(), "--epochs", "1"];
+    // No head yet: 100 x 100, of which there are none.
+    let none = bench.command(&args).assert().code(1);
+    none.stderr(contains("40 of 40 images have no pixels"));
+    // A run of a head whose store says 32 x 33.
+    let text = fs::read_to_string(folder.join("run.json")).unwrap();
+    let mut head: Value = serde_json::from_str(&text).unwrap();
+    head["key"]["config"] = serde_json::json!({
+        "solver": { "lbfgs": { "l2": 0.1, "max_iterations": 9, "gradient_tolerance": 1e-4 } },
+        "standardize": false,
+    });
+    let of_head = folder.with_file_name("20990101T000000Z-000000000000");
+    fs::create_dir(&of_head).unwrap();
+    fs::write(of_head.join("run.json"), head.to_string()).unwrap();
+    let (record, again) = bench.json(&args);
+    assert_eq!(record["provenance"]["input_size"], "32x33");
+    assert_eq!(model(&again), model(&folder));
+}
+
 #[test]
 fn broken_images_are_named_and_left_out() {
     let bench = Bench::new();

@@ -39,12 +39,14 @@ pub struct Args {
     /// Folder of stores of pixels: images decoded and resized once [default: DATA_DIR/pixels].
     #[arg(long, value_name = "DIR")]
     store: Option<PathBuf>,
-    /// Height and width that images are resized to.
-    #[arg(long, value_name = "HxW", value_parser = parse_size, default_value = "100x100")]
-    size: Size,
-    /// What to do with the orientation noted in an image's EXIF block.
-    #[arg(long, value_enum, default_value_t)]
-    exif: Exif,
+    /// Height and width that images are resized to [default: those of the newest head on the same
+    /// index, else 100x100].
+    #[arg(long, value_name = "HxW", value_parser = parse_size)]
+    size: Option<Size>,
+    /// What to do with the orientation noted in an image's EXIF block [default: what was done for the
+    /// newest head on the same index, else ignore].
+    #[arg(long, value_enum)]
+    exif: Option<Exif>,
     /// Folder that the run's folder goes to [default: DATA_DIR/runs].
     #[arg(long, value_name = "DIR")]
     runs: Option<PathBuf>,
@@ -187,7 +189,7 @@ impl Args {
         let draft = Draft::new(&runs)?;
         let inputs = match &repeat {
             Some(repeat) => self.repeated(repeat, output)?,
-            None => self.inputs(&signals, output)?,
+            None => self.inputs(&signals, &runs, output)?,
         };
         let Some(inputs) = inputs else {
             return Ok(Outcome::Interrupted(signals.received().unwrap_or(2)));

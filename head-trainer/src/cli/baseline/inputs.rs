@@ -6,17 +6,20 @@ use anyhow::bail;
 use extractor::cli::common::{OutputArgs, skipped_line};
 use extractor::cli::index;
 use extractor::cli::signals::Signals;
+use extractor::decode::Exif;
 use extractor::features::Report;
 use extractor::files::{counted, escape_path, grouped};
 use extractor::images::DataSet;
 use extractor::index::Index;
 use extractor::pixels;
 use extractor::progress::Progress;
-use extractor::store::Store;
+use extractor::store::{self, Store, StoreKey};
 
-use super::Args;
+use super::{Args, MOST_SIDE};
+use crate::baseline::LEAST_SIDE;
 use crate::cli::train::repeat::Repeat;
 use crate::dataset::{SplitSource, must_have_classes};
+use crate::run::{self, RunRecord};
 
 /// What happens at a signal while images are decoded.
 const PROMISE: &str = "the batch in flight is finished and what is decoded is kept";
@@ -51,10 +54,40 @@ impl Args {
         }))
     }
 
+    /// Size and EXIF mode of the pixels: as said, or as of the newest head on the same index, so that
+    /// the two see the same of each image.
+    fn key(&self, runs: &Path, index: &Index) -> StoreKey {
+        let digest = index.digest();
+        let head = || {
+            let folders = run::list(runs).unwrap_or_default().into_iter().rev();
+            let records = folders.filter_map(|folder| RunRecord::read(&folder).ok());
+            let mut heads = records.filter(|record| record.key.config.head().is_some());
+            let record = heads.find(|record| record.key.index == digest)?;
+            let store = run::Inputs::recorded(&record).store;
+            Some(store::key::read(&store).ok()?.key)
+        };
+        let of_head = match (self.size, self.exif) {
+            (Some(_), Some(_)) => None,
+            _ => head(),
+        };
+        let least = |side: &usize| *side >= LEAST_SIDE && *side <= MOST_SIDE;
+        let usual = of_head
+            .as_ref()
+            .map(|key| key.input_size)
+            .filter(|size| size.iter().all(least))
+            .unwrap_or([100, 100]);
+        let exif = of_head.map_or(Exif::default(), |key| key.exif);
+        pixels::key(
+            self.size.map_or(usual, |size| size.0),
+            self.exif.unwrap_or(exif),
+        )
+    }
+
     /// Index, split and pixels, made where they are not there yet; none if a signal ended that.
     pub(super) fn inputs(
         &self,
         signals: &Signals,
+        runs: &Path,
         output: &OutputArgs,
     ) -> anyhow::Result<Option<Inputs>> {
         let Some(index_path) = self.images.named_index(output)? else {
@@ -80,7 +113,7 @@ impl Args {
         must_have_classes(&index)?;
         let root = self.store.clone();
         let root = root.unwrap_or_else(|| output.data_dir.join("pixels"));
-        let key = pixels::key(self.size.0, self.exif);
+        let key = self.key(runs, &index);
         let mut store = pixels::open(&root, &key)?.map(Store::to_try_again);
         let plan = pixels::plan(&index, store.as_ref());
         for (position, reason) in &plan.rejected {

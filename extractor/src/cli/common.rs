@@ -7,7 +7,9 @@ use std::process::ExitCode;
 use anyhow::Context;
 
 use crate::digest::Digest;
+use crate::features::Report;
 use crate::files::{escape, escape_path};
+use crate::progress::Progress;
 
 /// For `--help`.
 pub const EXIT_CODES: &str = "Exit codes: 0 done; 1 failed; 2 wrong usage; 3 done, but some images \
@@ -157,4 +159,17 @@ pub fn default_index_path(data_dir: &Path, dir: &Path) -> anyhow::Result<PathBuf
 /// `path: reason`, for a skipped image.
 pub fn skipped_line(path: &[u8], reason: &str) -> String {
     format!("{}: {}", escape(path), reason.trim_end().replace('\n', " "))
+}
+
+/// The progress of an extraction, and on stderr what it skips.
+pub struct Bar(pub Progress);
+
+impl Report for Bar {
+    fn done(&self, n: usize) {
+        self.0.add(n as u64);
+    }
+
+    fn rejected(&self, path: &[u8], reason: &str) {
+        self.0.line(&skipped_line(path, reason));
+    }
 }

@@ -6,13 +6,13 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use anyhow::Context;
 use serde_json::json;
 
-use super::common::{Outcome, OutputArgs, default_index_path, set_threads, skipped_line};
+use super::common::{Bar, Outcome, OutputArgs, default_index_path, set_threads, skipped_line};
 use super::index;
 use super::signals::Signals;
 use crate::backbone::{self, Backbone, Model, Overrides};
 use crate::decode::Exif;
 use crate::engine::{Engine, EngineOptions, OnnxRuntime, Provider};
-use crate::features::{self, Counts, Extracted, Job, Report};
+use crate::features::{self, Counts, Extracted, Job};
 use crate::files::{counted, counted_as, escape, escape_path, grouped};
 use crate::images::{Columns, DataSet};
 use crate::index::Indexed;
@@ -365,17 +365,5 @@ fn warn_of_classes(indexed: &Indexed, dir: &Path) {
              classes{below}, or a manifest with a column of labels)",
             counted_as(classes.len(), "class", "classes")
         );
-    }
-}
-
-struct Bar(Progress);
-
-impl Report for Bar {
-    fn done(&self, n: usize) {
-        self.0.add(n as u64);
-    }
-
-    fn rejected(&self, path: &[u8], reason: &str) {
-        self.0.line(&skipped_line(path, reason));
     }
 }

@@ -16,13 +16,12 @@ use extractor::images::Columns;
 use serde_json::json;
 
 use self::training::{Around, LAG, train};
+use super::choices::ChoiceArgs;
 use super::data::ImageArgs;
 use super::train::ProtocolName;
-use super::train::repeat::Repeat;
+use super::train::repeat::{self, Repeat};
 use crate::baseline::{self, BaselineConfig};
 use crate::dataset::PixelSet;
-use crate::decide::Choices;
-use crate::metrics::threshold::Criterion;
 use crate::protocol::{Protocol, Tutorial};
 use crate::run::Draft;
 use crate::solver::ClassWeight;
@@ -109,13 +108,8 @@ pub struct Args {
     /// Seed of the initial weights, the order of images and what is drawn for them.
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
-    /// Fit a temperature on the validation side, so that probabilities are what they say.
-    #[arg(long)]
-    temperature: bool,
-    /// Two classes: choose the threshold on the validation side, by youden, f1, accuracy or
-    /// cost:FP:FN [default: 0.5].
-    #[arg(long, value_name = "CRITERION")]
-    threshold: Option<Criterion>,
+    #[command(flatten)]
+    choices: ChoiceArgs,
 }
 
 /// The flags that `--repeat` takes from the run: all that change a result.
@@ -183,7 +177,7 @@ impl Args {
         let repeat = repeat.map(|run| Repeat::read(&runs, run)).transpose()?;
         let (mut config, choices) = match &repeat {
             Some(repeat) => (repeat.baseline()?, repeat.choices()),
-            None => (self.config()?, self.choices()),
+            None => (self.config()?, self.choices.choices()),
         };
         self.images.set_threads()?;
         let draft = Draft::new(&runs)?;
@@ -214,29 +208,15 @@ impl Args {
                 quiet: output.quiet,
             },
         )?;
-        let mut value = json!({ "run": escape_path(&folder), "record": record });
-        let mut text = text::text(&set, &record, &escape_path(&folder));
-        let repeated = match &repeat {
-            Some(repeat) => Some((repeat, repeat.compare(&folder, &mut value, &mut text)?)),
-            None => None,
-        };
-        output.print(&value, &text)?;
-        if let Some((repeat, same)) = repeated {
-            repeat.check(&folder, same)?;
-        }
+        let value = json!({ "run": escape_path(&folder), "record": record });
+        let text = text::text(&set, &record, &escape_path(&folder));
+        repeat::print(repeat.as_ref(), &folder, value, text, output)?;
         match inputs.skipped {
             0 => Ok(Outcome::Done),
             n => {
                 tracing::warn!("{} skipped, each named above", counted(n, "image"));
                 Ok(Outcome::Skipped)
             }
-        }
-    }
-
-    fn choices(&self) -> Choices {
-        Choices {
-            temperature: self.temperature,
-            threshold: self.threshold,
         }
     }
 

@@ -9,10 +9,11 @@ use extractor::cli::common::{OutputArgs, default_index_path, set_threads};
 use extractor::digest::Digest;
 use extractor::files::escape_path;
 use extractor::preprocess::Preset;
-use extractor::store::Dtype;
+use extractor::store::{Dtype, Store};
 
-use crate::dataset::{Dataset, SplitSource, StoreFilter, WantedViews};
-use crate::split::{Fractions, SplitMode};
+use crate::dataset::{Dataset, Joined, SplitSource, StoreFilter, WantedViews};
+use crate::run::{Counts, Places, RunRecord};
+use crate::split::{Fractions, Side, SplitMode};
 
 /// Flags that say how images get their sides.
 #[derive(Debug, clap::Args)]
@@ -155,6 +156,21 @@ impl DataArgs {
         let split = self.images.split.source(index);
         load(store, index, &split, &self.views, output)
     }
+}
+
+/// Writes down which images a run saw and where they lay.
+pub(super) fn tell(record: &mut RunRecord, images: &Joined, store: &Store, index: &Path) {
+    record.places = Places {
+        store: escape_path(store.folder()),
+        index: escape_path(index),
+        split: escape_path(&images.split.path),
+    };
+    record.split_plan = images.split.header.map(|header| header.plan);
+    record.counts = Counts {
+        train: images.counts_on(Side::Train),
+        validation: images.counts_on(Side::Validation),
+        test: images.counts_on(Side::Test),
+    };
 }
 
 /// The data set, with a warning if its features were computed by several engines.

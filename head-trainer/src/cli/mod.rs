@@ -2,6 +2,7 @@
 
 mod audit;
 mod baseline;
+mod choices;
 mod data;
 mod explain;
 mod out;

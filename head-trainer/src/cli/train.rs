@@ -14,15 +14,15 @@ use extractor::view::View;
 use serde_json::json;
 
 use self::repeat::Repeat;
-use super::data::{DataArgs, load};
+use super::choices::ChoiceArgs;
+use super::data::{DataArgs, load, tell};
 use crate::dataset::{Dataset, find_store};
 use crate::decide::Choices;
 use crate::head::Head;
 use crate::judge::{Judgeable, judge};
 use crate::metrics::Logits;
-use crate::metrics::threshold::Criterion;
 use crate::protocol::{Protocol, Tutorial};
-use crate::run::{Contents, Counts, Draft, Model, Places, RunKey, RunRecord, Trained};
+use crate::run::{Contents, Draft, Model, RunKey, RunRecord, Trained};
 use crate::solver::adam::{AdamConfig, Schedule};
 use crate::solver::lbfgs::Lbfgs;
 use crate::solver::linfa::Linfa;
@@ -112,14 +112,8 @@ pub struct Args {
     /// lbfgs, linfa: gradient norm to stop at [default: 0.0001].
     #[arg(long, value_name = "X", allow_negative_numbers = true)]
     gradient_tolerance: Option<f64>,
-    /// Fit a temperature on the validation side, so that probabilities are what they say.
-    #[arg(long)]
-    temperature: bool,
-    /// Two classes: choose the probability above which an image is of the second class on the
-    /// validation side, by youden, f1, accuracy or cost:FP:FN (costs of a false positive and a
-    /// false negative) [default: 0.5].
-    #[arg(long, value_name = "CRITERION")]
-    threshold: Option<Criterion>,
+    #[command(flatten)]
+    choices: ChoiceArgs,
 }
 
 impl Args {
@@ -159,31 +153,17 @@ impl Args {
         let load_secs = started.elapsed().as_secs_f64();
         let choices = repeat
             .as_ref()
-            .map_or_else(|| self.choices(), Repeat::choices);
+            .map_or_else(|| self.choices.choices(), Repeat::choices);
         let inputs = Inputs {
             dataset: &dataset,
             index_path: &index_path,
             load_secs,
         };
         let (record, folder) = inputs.train(&config, choices, draft)?;
-        let mut value = json!({ "run": escape_path(&folder), "record": record });
-        let mut text = text::text(&dataset, &record, &folder.display().to_string());
-        let repeated = match &repeat {
-            Some(repeat) => Some((repeat, repeat.compare(&folder, &mut value, &mut text)?)),
-            None => None,
-        };
-        output.print(&value, &text)?;
-        if let Some((repeat, same)) = repeated {
-            repeat.check(&folder, same)?;
-        }
+        let value = json!({ "run": escape_path(&folder), "record": record });
+        let text = text::text(&dataset, &record, &folder.display().to_string());
+        repeat::print(repeat.as_ref(), &folder, value, text, output)?;
         Ok(Outcome::Done)
-    }
-
-    fn choices(&self) -> Choices {
-        Choices {
-            temperature: self.temperature,
-            threshold: self.threshold,
-        }
     }
 
     /// The validated configuration.
@@ -360,17 +340,7 @@ impl Inputs<'_> {
             views: dataset.views.iter().map(View::to_string).collect(),
         };
         let mut record = RunRecord::new(key, dataset.classes.clone(), fit);
-        record.places = Places {
-            store: escape_path(store.folder()),
-            index: escape_path(self.index_path),
-            split: escape_path(&dataset.split.path),
-        };
-        record.split_plan = dataset.split.header.map(|h| h.plan);
-        record.counts = Counts {
-            train: dataset.counts_on(Side::Train),
-            validation: dataset.counts_on(Side::Validation),
-            test: dataset.counts_on(Side::Test),
-        };
+        tell(&mut record, dataset, store, self.index_path);
         record.provenance = provenance(store);
         record.secs.insert("load".to_owned(), self.load_secs);
         let costs = costs(store.folder());

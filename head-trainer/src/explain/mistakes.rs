@@ -3,20 +3,20 @@
 use extractor::digest::ImageId;
 
 use crate::dataset::Dataset;
-use crate::head::Head;
+use crate::head::{Decision, Head};
 use crate::metrics::Logits;
 use crate::split::Side;
 
-/// An image that a head takes for what it is not.
+/// An image that a model takes for what it is not.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Mistake {
     /// The image.
     pub id: ImageId,
     /// Its class.
     pub label: u32,
-    /// The class that the head takes it for.
+    /// The class that it takes it for.
     pub predicted: u32,
-    /// The probability that the head gives that class.
+    /// The probability that it gives that class.
     pub probability: f32,
 }
 
@@ -28,17 +28,29 @@ pub struct Mistake {
 pub fn mistakes(head: &Head, dataset: &Dataset, side: Side) -> Vec<Mistake> {
     let images = dataset.rows_on(side);
     let logits = Logits::of(&head.linear, dataset.pooled.rows(), &images);
-    let mut mistakes: Vec<Mistake> = images
+    let (ids, labels) = (dataset.ids_of(&images), dataset.labels_of(&images));
+    mistakes_in(&ids, &labels, &logits, &head.decision)
+}
+
+/// [`mistakes`] of any model, from what it says of images: `ids` and `labels` `[N]`, logits
+/// `[N, O]`.
+pub fn mistakes_in(
+    ids: &[ImageId],
+    labels: &[u32],
+    logits: &Logits,
+    decision: &Decision,
+) -> Vec<Mistake> {
+    let mut mistakes: Vec<Mistake> = ids
         .iter()
+        .zip(labels)
         .zip(logits.iter())
-        .filter_map(|(&image, logits_o)| {
-            let label = dataset.labels_n[image as usize];
-            let predicted = head.decision.class(logits_o);
+        .filter_map(|((&id, &label), logits_o)| {
+            let predicted = decision.class(logits_o);
             (predicted != label).then(|| Mistake {
-                id: dataset.ids[image as usize],
+                id,
                 label,
                 predicted,
-                probability: head.decision.probabilities(logits_o)[predicted as usize],
+                probability: decision.probabilities(logits_o)[predicted as usize],
             })
         })
         .collect();

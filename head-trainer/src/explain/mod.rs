@@ -38,7 +38,7 @@ use extractor::files::escape_path;
 use extractor::store::{IDENTITY, Store, StoreError};
 
 pub use self::cam::ClassMap;
-pub use self::mistakes::{Mistake, mistakes};
+pub use self::mistakes::{Mistake, mistakes, mistakes_in};
 pub use self::picture::{Ground, draw, png, thumbnail};
 pub use self::pictures::{PictureError, Pictures};
 use crate::head::Head;

@@ -3,6 +3,7 @@
 use extractor::digest::ImageId;
 
 use super::load::HeldOut;
+use crate::explain::mistakes_in;
 use crate::head::Decision;
 use crate::metrics::calibration::{Bin, reliability};
 use crate::metrics::interval::{Interval, Z_95, wilson};
@@ -164,28 +165,24 @@ pub struct Mistake {
 
 /// The `most` mistakes that the model was surest of, the surest first; no pictures yet.
 pub fn mistakes(held_out: &HeldOut, decision: &Decision, most: usize) -> Vec<Mistake> {
-    let mut mistakes: Vec<Mistake> = Vec::new();
-    for (i, (logits, &label)) in held_out.logits.iter().zip(&held_out.labels).enumerate() {
-        let predicted = decision.class(logits);
-        if predicted != label {
-            mistakes.push(Mistake {
-                id: held_out.ids[i],
-                path: None,
-                label,
-                predicted,
-                probability: f64::from(decision.probabilities(logits)[predicted as usize]),
-                thumbnail: None,
-                overlay: None,
-            });
-        }
-    }
-    mistakes.sort_by(|a, b| {
-        b.probability
-            .total_cmp(&a.probability)
-            .then(a.id.cmp(&b.id))
-    });
-    mistakes.truncate(most);
-    mistakes
+    let HeldOut {
+        ids,
+        labels,
+        logits,
+        ..
+    } = held_out;
+    let all = mistakes_in(ids, labels, logits, decision).into_iter();
+    all.take(most)
+        .map(|mistake| Mistake {
+            id: mistake.id,
+            path: None,
+            label: mistake.label,
+            predicted: mistake.predicted,
+            probability: f64::from(mistake.probability),
+            thumbnail: None,
+            overlay: None,
+        })
+        .collect()
 }
 
 /// Of images that both runs judged: how many are right in the first alone, and in the second alone.

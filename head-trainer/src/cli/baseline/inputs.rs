@@ -3,11 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::bail;
-use extractor::cli::common::{OutputArgs, skipped_line};
+use extractor::cli::common::{Bar, OutputArgs, skipped_line};
 use extractor::cli::index;
 use extractor::cli::signals::Signals;
 use extractor::decode::Exif;
-use extractor::features::Report;
 use extractor::files::{counted, escape_path, grouped};
 use extractor::images::DataSet;
 use extractor::index::Index;
@@ -159,17 +158,5 @@ impl Args {
             index_path,
             skipped,
         }))
-    }
-}
-
-struct Bar(Progress);
-
-impl Report for Bar {
-    fn done(&self, n: usize) {
-        self.0.add(n as u64);
-    }
-
-    fn rejected(&self, path: &[u8], reason: &str) {
-        self.0.line(&skipped_line(path, reason));
     }
 }

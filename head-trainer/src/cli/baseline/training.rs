@@ -10,10 +10,11 @@ use extractor::files::{counted, create_folder, escape_path};
 use extractor::progress::Progress;
 
 use crate::baseline::{self, Baseline, BaselineConfig, Checkpoints};
+use crate::cli::data::tell;
 use crate::dataset::PixelSet;
 use crate::decide::Choices;
 use crate::judge::{Judgeable, judge};
-use crate::run::{Contents, Counts, Draft, Model, Places, RunKey, RunRecord, Trained};
+use crate::run::{Contents, Draft, Model, RunKey, RunRecord, Trained};
 use crate::split::Side;
 
 /// What a training needs besides its data and configuration.
@@ -113,17 +114,7 @@ pub(super) fn train(
     let mut record = RunRecord::of_baseline(key, set.classes.clone(), &fit);
     record.decision = judged.decision;
     record.metrics = judged.metrics;
-    record.places = Places {
-        store: escape_path(set.store.folder()),
-        index: escape_path(around.index_path),
-        split: escape_path(&set.split.path),
-    };
-    record.split_plan = set.split.header.map(|header| header.plan);
-    record.counts = Counts {
-        train: set.counts_on(Side::Train),
-        validation: set.counts_on(Side::Validation),
-        test: set.counts_on(Side::Test),
-    };
+    tell(&mut record, set, &set.store, around.index_path);
     let [height, width] = set.store.key().input_size;
     record.provenance = [
         ("preset", "unit".to_owned()),

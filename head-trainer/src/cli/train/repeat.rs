@@ -8,6 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, ensure};
+use extractor::cli::common::OutputArgs;
 use extractor::files::escape_path;
 use extractor::view::View;
 use serde_json::{Value, json};
@@ -53,6 +54,26 @@ pub(super) const TAKEN: [&str; 26] = [
     "max_iterations",
     "gradient_tolerance",
 ];
+
+/// Prints a run's result, with what comparing it with the run that it repeats says, if it repeats
+/// one.
+///
+/// # Errors
+/// When the models were compared and differ.
+pub(in crate::cli) fn print(
+    repeat: Option<&Repeat>,
+    folder: &Path,
+    mut value: Value,
+    mut text: String,
+    output: &OutputArgs,
+) -> anyhow::Result<()> {
+    let Some(repeat) = repeat else {
+        return output.print(&value, &text);
+    };
+    let same = repeat.compare(folder, &mut value, &mut text)?;
+    output.print(&value, &text)?;
+    repeat.check(folder, same)
+}
 
 /// A run to repeat.
 pub(in crate::cli) struct Repeat {
@@ -145,7 +166,7 @@ impl Repeat {
 
     /// Whether the head in `folder` is the repeated run's, bit for bit; adds to a result's JSON
     /// and text what it says. None if there is nothing to compare it with.
-    pub(in crate::cli) fn compare(
+    fn compare(
         &self,
         folder: &Path,
         value: &mut Value,
@@ -168,7 +189,7 @@ impl Repeat {
     }
 
     /// Fails if the heads were compared and differ.
-    pub(in crate::cli) fn check(&self, folder: &Path, same: Option<bool>) -> anyhow::Result<()> {
+    fn check(&self, folder: &Path, same: Option<bool>) -> anyhow::Result<()> {
         let (old, new) = (escape_path(&self.folder), escape_path(folder));
         let noun = self.record.key.config.noun();
         ensure!(

@@ -20,7 +20,7 @@ use super::{BaselineConfig, BaselineError, BaselineFit, Data, Progress};
 use crate::metrics::{Basic, Logits};
 use crate::protocol::{Batches, validation_rows};
 use crate::rng::{Purpose, Stream};
-use crate::solver::{Epoch, Step, require};
+use crate::solver::{Epoch, Step, is_stalled, least_loss, require};
 
 /// Trains a network on the training side of `data` and tells `observe` of every step and epoch.
 ///
@@ -68,7 +68,7 @@ pub fn train(
         (history, steps, best) = (state.history, state.steps, state.best);
     }
 
-    while !is_over(config, &history, best.as_ref().map(|(epoch, _)| *epoch)) {
+    while !is_over(config, &history) {
         let start = Instant::now();
         let epoch = history.len() as u32 + 1;
         let (mut loss_sum, mut correct, mut count) = (0.0, 0, 0);
@@ -111,7 +111,7 @@ pub fn train(
             validation_accuracy: metrics.map(|m| m.accuracy),
             secs: start.elapsed().as_secs_f64(),
         });
-        if config.patience.is_some() && is_better(&history, best.as_ref().map(|(e, _)| *e)) {
+        if config.patience.is_some() && least_loss(&history) == Some(epoch) {
             best = Some((epoch, trainer.network().clone()));
         }
         if let Some(checkpoints) = checkpoints {
@@ -174,21 +174,12 @@ fn check(data: &Data<'_>, config: &BaselineConfig) -> Result<Shape, BaselineErro
     Err(BaselineError::Data(reason))
 }
 
-/// Whether the last epoch has the least validation loss so far.
-fn is_better(history: &[Epoch], best: Option<u32>) -> bool {
-    let loss_of = |epoch: u32| history[epoch as usize - 1].validation_loss;
-    let last = history.len() as u32;
-    match (best.and_then(loss_of), loss_of(last)) {
-        (Some(least), Some(loss)) => loss < least,
-        (_, loss) => loss.is_some(),
-    }
-}
-
 /// Whether no further epoch is to come.
-fn is_over(config: &BaselineConfig, history: &[Epoch], best: Option<u32>) -> bool {
-    let done = history.len() as u32;
-    let without = best.map_or(0, |best| done - best);
-    done >= config.epochs || config.patience.is_some_and(|patience| without >= patience)
+fn is_over(config: &BaselineConfig, history: &[Epoch]) -> bool {
+    let stalled = config
+        .patience
+        .is_some_and(|patience| is_stalled(history, patience));
+    history.len() as u32 >= config.epochs || stalled
 }
 
 /// Draws how each image of a batch is placed.

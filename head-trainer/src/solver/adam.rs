@@ -26,7 +26,7 @@ use self::feed::Feed;
 pub use self::optimizer::{BatchResult, Optimizer};
 pub(crate) use self::optimizer::{Rates, replace_by_residuals};
 pub use self::schedule::Schedule;
-use super::{Epoch, Fit, Problem, Solver, SolverError, Step, require};
+use super::{Epoch, Fit, Problem, Solver, SolverError, Step, is_stalled, least_loss, require};
 use crate::head::Linear;
 use crate::metrics::evaluate;
 use crate::protocol::{Batches, validation_rows};
@@ -105,7 +105,7 @@ pub fn fit_batches(
     };
     let mut feed = Feed::new(problem, config);
     let (mut history, mut steps): (Vec<Epoch>, Vec<Step>) = (Vec::new(), Vec::new());
-    let mut best: Option<(f64, u32, Linear)> = None;
+    let mut best: Option<(u32, Linear)> = None;
     for epoch in 1..=config.epochs {
         let start = Instant::now();
         let (mut loss_sum, mut correct, mut count) = (0.0, 0, 0);
@@ -146,18 +146,16 @@ pub fn fit_batches(
         };
         observe(&told);
         history.push(told);
-        if let (Some(patience), Some(loss)) = (patience, told.validation_loss) {
-            // A loss that is no number is not lower, as in Keras.
-            let (least, since) = best.as_ref().map_or((f64::INFINITY, 0), |b| (b.0, b.1));
-            if loss < least {
-                best = Some((loss, epoch, head));
-            } else if epoch - since >= patience {
+        if let Some(patience) = patience {
+            if least_loss(&history) == Some(epoch) {
+                best = Some((epoch, head));
+            } else if is_stalled(&history, patience) {
                 break;
             }
         }
     }
     let (head, best_epoch) = match best {
-        Some((_, epoch, head)) => (head, Some(epoch)),
+        Some((epoch, head)) => (head, Some(epoch)),
         None => (folded(&optimizer.into_head()), None),
     };
     Ok(Fit {

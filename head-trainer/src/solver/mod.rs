@@ -153,6 +153,29 @@ pub struct Epoch {
     pub secs: f64,
 }
 
+/// The epoch with the least validation loss, the first of equals. A loss that is no number is not
+/// lower, as in Keras.
+pub(crate) fn least_loss(history: &[Epoch]) -> Option<u32> {
+    let mut least: Option<(f64, u32)> = None;
+    for epoch in history {
+        let loss = epoch.validation_loss.filter(|loss| loss.is_finite());
+        if let Some(loss) = loss
+            && least.is_none_or(|(lowest, _)| loss < lowest)
+        {
+            least = Some((loss, epoch.epoch));
+        }
+    }
+    least.map(|(_, epoch)| epoch)
+}
+
+/// Whether `patience` epochs have passed without a lower validation loss.
+pub(crate) fn is_stalled(history: &[Epoch], patience: u32) -> bool {
+    let since = least_loss(history).unwrap_or(0);
+    history
+        .last()
+        .is_some_and(|last| last.epoch - since >= patience)
+}
+
 /// One batch.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Step {
@@ -304,4 +327,35 @@ fn prepared<T>(
         ..*problem
     };
     work(&problem)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patience_counts_from_the_least_finite_loss() {
+        let history = |losses: &[f64]| -> Vec<Epoch> {
+            let epoch = |(epoch, loss): (u32, &f64)| Epoch {
+                epoch,
+                train_loss: 0.0,
+                train_accuracy: 0.0,
+                validation_loss: Some(*loss),
+                validation_accuracy: None,
+                secs: 0.0,
+            };
+            (1..).zip(losses).map(epoch).collect()
+        };
+        for (losses, least, stalled) in [
+            (&[][..], None, false),
+            (&[1.0, 0.5, 0.5], Some(2), false),
+            (&[1.0, 0.5, 0.5, 0.6], Some(2), true),
+            (&[f64::NAN, 0.5, 0.4], Some(3), false),
+            (&[f64::INFINITY, f64::NAN], None, true),
+        ] {
+            let history = history(losses);
+            assert_eq!(least_loss(&history), least, "{losses:?}");
+            assert_eq!(is_stalled(&history, 2), stalled, "{losses:?}");
+        }
+    }
 }

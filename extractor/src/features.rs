@@ -19,7 +19,7 @@ use crate::index::{Entry, Index};
 use crate::store::{Dtype, Provenance, Rejected, ShardWriter, StoreError, StoreKey, rejected};
 use crate::view::View;
 use input::{InputBatch, Loader, Part, Trouble};
-pub use plan::{Plan, Work, plan};
+pub use plan::{Plan, Work, plan, plan_of};
 
 /// Counts of one run, in images (ids, not files).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
@@ -85,6 +85,10 @@ pub struct Extracted {
     pub images: usize,
     /// Images rejected, with paths.
     pub rejected: Vec<(Vec<u8>, String)>,
+    /// How many of them because their bytes could not be had.
+    pub absent: usize,
+    /// How many of those may be had at another try.
+    pub transient: usize,
     /// Shape of the maps, if any was computed.
     pub shape: Option<MapShape>,
     /// Shards published.
@@ -205,7 +209,13 @@ impl RowWriter<'_> {
                     }
                 }
                 (Err(Trouble::Broken(reason)), _) => self.broken(part, reason, Memory::Final)?,
-                (Err(Trouble::Absent(reason)), _) => self.broken(part, reason, Memory::None)?,
+                (Err(Trouble::Absent(why)), _) => {
+                    if !part.continues {
+                        self.extracted.absent += 1;
+                        self.extracted.transient += usize::from(why.transient);
+                    }
+                    self.broken(part, &why.reason, Memory::None)?;
+                }
                 (Ok(()), None) => unreachable!("a batch with an image was run"),
             }
             slot += part.views.len();

@@ -151,8 +151,8 @@ mod tests {
         std::fs::write(images.join("rings/broken.jpg"), b"\xff\xd8\xff broken").unwrap();
         let set = DataSet::open(&images, &Columns::default()).unwrap();
         let path = data.path().join("index.arrow");
-        let cache = DigestCache::unread(&DigestCache::path(&path));
-        let index = Index::of(&set, &cache, &path, || ()).unwrap().index;
+        let cache = DigestCache::unread(&path);
+        let index = Index::of(&set, &cache, || ()).unwrap().index;
 
         let root = data.path().join("pixels");
         let key = key([24, 31], Exif::Ignore);

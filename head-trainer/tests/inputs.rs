@@ -16,7 +16,7 @@ use extractor::store::Dtype;
 fn index(data: &Path, set: &Path) -> Index {
     let path = default_index_path(data, set).unwrap();
     let opened = DataSet::open(set, &Columns::default()).unwrap();
-    let index = Index::of(&opened, &DigestCache::default(), &path, || ()).unwrap();
+    let index = Index::of(&opened, &DigestCache::default(), || ()).unwrap();
     index.index.write(&path, set).unwrap();
     index.index
 }

@@ -8,13 +8,15 @@ use anyhow::Context;
 
 use crate::digest::Digest;
 use crate::features::Report;
-use crate::files::{escape, escape_path};
+use crate::files::{counted, escape, escape_path};
+use crate::given;
 use crate::progress::Progress;
+use crate::transient::is_transient;
 
 /// For `--help`.
 pub const EXIT_CODES: &str = "Exit codes: 0 done; 1 failed; 2 wrong usage; 3 done, but some images \
      were skipped (each is named on stderr); 4 rows are missing (store inspect --index); 5 damage \
-     was found (store verify); 130 or 143 stopped by SIGINT or SIGTERM, what was complete is kept.";
+     was found (store verify); 75 trouble that may pass, try again (a server or file system is away); 130 or 143 stopped by SIGINT or SIGTERM, what was complete is kept.";
 
 /// Flags that every verb has.
 #[derive(Debug, Clone, clap::Args)]
@@ -95,8 +97,22 @@ pub enum Outcome {
     Incomplete,
     /// Looked, and something is damaged: exit 5.
     Damaged,
+    /// What was complete is kept, and what is lacking may be had at another try: exit 75.
+    Retry,
     /// Stopped by the signal of this number; what was complete is published: exit 128 + number.
     Interrupted(u8),
+}
+
+/// BSD's EX_TEMPFAIL.
+const TRY_AGAIN: u8 = 75;
+
+/// The outcome of a verb that could not read `n` images just now.
+pub fn retry(n: usize) -> Outcome {
+    tracing::warn!(
+        "{} could not be read just now; this may pass: run the same command again",
+        counted(n, "image")
+    );
+    Outcome::Retry
 }
 
 /// The exit code for a verb's result; an error is printed as one line on stderr.
@@ -106,23 +122,31 @@ pub fn exit(result: anyhow::Result<Outcome>) -> ExitCode {
         Ok(Outcome::Skipped) => ExitCode::from(3),
         Ok(Outcome::Incomplete) => ExitCode::from(4),
         Ok(Outcome::Damaged) => ExitCode::from(5),
+        Ok(Outcome::Retry) => ExitCode::from(TRY_AGAIN),
         Ok(Outcome::Interrupted(signal)) => ExitCode::from(128 + signal),
         Err(error) => {
             let line = format!("{error:#}").replace('\n', " ");
-            eprintln!("error: {line}");
-            ExitCode::from(1)
+            match is_transient(error.as_ref()) {
+                true => {
+                    eprintln!("error: {line} (this may pass: run the same command again)");
+                    ExitCode::from(TRY_AGAIN)
+                }
+                false => {
+                    eprintln!("error: {line}");
+                    ExitCode::from(1)
+                }
+            }
         }
     }
 }
 
-/// Sizes the thread pool: as wanted, or what the machine gives this process. Returns the number of
-/// threads.
+/// Sizes the thread pool: as wanted, or what this process was given ([`given::threads`]). Returns
+/// the number of threads.
 ///
 /// # Errors
 /// When the threads cannot be started.
 pub fn set_threads(wanted: Option<u16>) -> anyhow::Result<usize> {
-    let available = std::thread::available_parallelism().map_or(1, usize::from);
-    let threads = wanted.map_or(available, usize::from);
+    let threads = wanted.map_or_else(given::threads, usize::from);
     rayon::ThreadPoolBuilder::new()
         .num_threads(threads)
         .build_global()

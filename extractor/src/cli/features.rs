@@ -1,12 +1,16 @@
 //! `extractor features`.
 
+mod share;
+
 use std::path::{Path, PathBuf};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
 use serde_json::json;
 
-use super::common::{Bar, Outcome, OutputArgs, default_index_path, set_threads, skipped_line};
+use super::common::{
+    Bar, Outcome, OutputArgs, default_index_path, retry, set_threads, skipped_line,
+};
 use super::index;
 use super::signals::Signals;
 use crate::backbone::{self, Backbone, Model, Overrides};
@@ -16,11 +20,13 @@ use crate::features::{self, Counts, Extracted, Job};
 use crate::files::{counted, counted_as, escape, escape_path, grouped};
 use crate::images::{Columns, DataSet};
 use crate::index::Indexed;
+use crate::part::Part;
 use crate::preprocess::Preset;
 use crate::progress::Progress;
 use crate::runtime::{self, Flavour};
 use crate::store::{self, Cost, Dtype, Store, StoreError, StoreJson, StoreKey, key, writer};
 use crate::view::{View, Views};
+use share::Share;
 
 /// What a signal does to an extraction.
 const PROMISE: &str = "the batch in flight is finished and what is complete is kept";
@@ -63,9 +69,13 @@ pub struct Args {
     /// Images a run of the backbone.
     #[arg(long, default_value_t = 64, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=4096))]
     batch_size: u16,
-    /// Threads [default: as many as the machine gives this process].
+    /// Threads [default: as many as this process was given, by its container or Slurm too].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
+    /// Compute part I of N alone, from 0/N on; an index that is there is used as it is [default: what
+    /// the variables of a Slurm array or an indexed Kubernetes job say, else all].
+    #[arg(long, value_name = "I/N")]
+    shard: Option<Part>,
     /// Stop with exit 1 at the first broken image.
     #[arg(long)]
     strict: bool,
@@ -106,7 +116,8 @@ impl Args {
             None => default_index_path(&output.data_dir, &self.dir)?,
         };
         let images = DataSet::open(&self.dir, &self.columns)?;
-        let indexed = index::make(&images, &index_path, self.strict, self.rehash, output)?;
+        let share = Share::of(&self, &images, &index_path, output)?;
+        let (index_path, indexed) = (&share.index_path, &share.indexed);
         let index = &indexed.index;
 
         let root = self
@@ -136,14 +147,16 @@ impl Args {
         if let Some(warning) = store.as_ref().and_then(Store::mixture) {
             tracing::warn!("{warning}");
         }
-        warn_of_classes(&indexed, &self.dir);
+        if share.part.is_whole() {
+            warn_of_classes(indexed, &self.dir);
+        }
         let views = self.views.clone().with_identity();
         let unit = if views.is_identity() {
             "images"
         } else {
             "rows"
         };
-        let plan = features::plan(index, store.as_ref(), &views);
+        let plan = features::plan_of(index, store.as_ref(), &views, |e| share.dealt.has(e.path));
         for (position, reason) in &plan.rejected {
             let line = skipped_line(index.entry(*position as usize).path, reason);
             eprintln!("{line}");
@@ -184,6 +197,7 @@ impl Args {
             let extracted = extracted?;
             counts.new = extracted.images;
             counts.rejected += extracted.rejected.len();
+            share.is_there(&extracted, plan.missing.len(), &self.dir)?;
             let info = backbone.engine().info().clone();
             let secs = start.elapsed().as_secs_f64();
             if extracted.rows > 0 {
@@ -214,7 +228,7 @@ impl Args {
             "store     {}\nindex     {}\nbackbone  {name}, preset {}, input {}x{}\nimages    {} \
              (cached {}, new {}, rejected {})\n",
             escape_path(&folder),
-            escape_path(&index_path),
+            escape_path(index_path),
             key.preset,
             key.input_size[0],
             key.input_size[1],
@@ -232,7 +246,10 @@ impl Args {
                 grouped(new_rows as u64),
             );
         }
-        text += &index::class_lines(index, total);
+        match share.part.is_whole() {
+            true => text += &index::class_lines(index, total),
+            false => text += &format!("part      {}, of {}\n", share.part, share.source),
+        }
         if let Some(shape) = shape {
             let bytes = shape.len() * key.dtype.size_bytes();
             text += &format!(
@@ -262,7 +279,8 @@ impl Args {
         output.print(
             &json!({
                 "store": escape_path(&folder),
-                "index": escape_path(&index_path),
+                "index": escape_path(index_path),
+                "part": share.part,
                 "index_digest": index.digest(),
                 "backbone": name,
                 "key": key,
@@ -283,7 +301,9 @@ impl Args {
         if let Some(signal) = signals.received() {
             return Ok(Outcome::Interrupted(signal));
         }
+        let transient = extraction.as_ref().map_or(0, |(e, ..)| e.transient) + indexed.transient;
         match counts.rejected + indexed.skipped.len() {
+            _ if transient > 0 => Ok(retry(transient)),
             0 => Ok(Outcome::Done),
             n => {
                 tracing::warn!("{} skipped, each named above", counted(n, "image"));

@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 use anyhow::bail;
 use serde_json::json;
 
-use super::common::{Outcome, OutputArgs, default_index_path, skipped_line};
+use super::common::{Outcome, OutputArgs, default_index_path, retry, skipped_line};
 use crate::files::{counted, escape, escape_path, grouped};
 use crate::images::{Columns, DataSet, Source};
-use crate::index::{DigestCache, Index, Indexed};
+use crate::index::{DigestCache, Index, Indexed, remove_parts};
+use crate::part::Part;
 use crate::progress::Progress;
 
 /// Flags of `extractor index`.
@@ -62,6 +63,7 @@ impl Args {
             &text,
         )?;
         match indexed.skipped.len() {
+            _ if indexed.transient > 0 => Ok(retry(indexed.transient)),
             0 => Ok(Outcome::Done),
             n => {
                 let of = counted(index.len() + n, "file");
@@ -102,14 +104,25 @@ pub fn make(
     rehash: bool,
     output: &OutputArgs,
 ) -> anyhow::Result<Indexed> {
+    make_part(data, Part::WHOLE, path, strict, rehash, output)
+}
+
+/// [`make`] for one part of `data`.
+pub fn make_part(
+    data: &DataSet,
+    part: Part,
+    path: &Path,
+    strict: bool,
+    rehash: bool,
+    output: &OutputArgs,
+) -> anyhow::Result<Indexed> {
     let progress = Progress::files("indexing", output.quiet);
-    let cache_path = DigestCache::path(path);
     let cache = if rehash {
-        DigestCache::unread(&cache_path)
+        DigestCache::unread(path)
     } else {
-        DigestCache::read(&cache_path)
+        DigestCache::read(path)
     };
-    let mut indexed = Index::of(data, &cache, path, || progress.add(1))?;
+    let mut indexed = Index::of_part(data, part, &cache, || progress.add(1))?;
     progress.finish();
     for skipped in &indexed.skipped {
         eprintln!("{}", skipped_line(&skipped.path, &skipped.reason));
@@ -120,6 +133,18 @@ pub fn make(
             skipped_line(&first.path, &first.reason)
         );
     }
+    if part.is_whole() {
+        warn_of(data, &indexed);
+    }
+    indexed.index.write(path, &data.path)?;
+    cache.update(path, &mut indexed.stamps, data.opened)?;
+    if part.is_whole() {
+        remove_parts(path);
+    }
+    Ok(indexed)
+}
+
+fn warn_of(data: &DataSet, indexed: &Indexed) {
     let kind = match data.source {
         Source::Folder(_) => "class folder",
         Source::Files(..) | Source::Archive(..) => "class",
@@ -143,9 +168,6 @@ pub fn make(
             counted(conflicts.len(), "image")
         );
     }
-    indexed.index.write(path, &data.path)?;
-    cache.update(&cache_path, &mut indexed.stamps, data.opened)?;
-    Ok(indexed)
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use crate::digest::Digest;
 use crate::images::{ImageBytes, Images};
 use crate::index::{Entry, Index};
 use crate::preprocess::Preprocessor;
+use crate::transient::Unreadable;
 use crate::view::View;
 
 /// Why an image has no input.
@@ -19,7 +20,7 @@ pub(super) enum Trouble {
     /// It cannot be decoded: that follows from its bytes.
     Broken(String),
     /// Its bytes could not be had; nothing is known about the id.
-    Absent(String),
+    Absent(Unreadable),
 }
 
 /// What one image has in a batch: some of its views, one slot each.
@@ -128,7 +129,7 @@ impl<'a> Loader<'a> {
     fn image(&self, entry: &Entry) -> Result<RgbImage, Trouble> {
         let bytes: ImageBytes = self.images.read(entry.path).map_err(Trouble::Absent)?;
         if Digest::of(&bytes) != entry.id {
-            return Err(Trouble::Absent("changed since it was indexed".to_owned()));
+            return Err(Trouble::Absent("changed since it was indexed".into()));
         }
         decode::decode_oriented(&bytes, self.exif).map_err(|e| Trouble::Broken(e.to_string()))
     }

@@ -2,7 +2,7 @@
 //!
 //! Must not know how anything is computed.
 
-use crate::index::Index;
+use crate::index::{Entry, Index};
 use crate::store::Store;
 use crate::view::{View, Views};
 
@@ -87,11 +87,25 @@ pub struct Plan {
 /// Which of the wanted `views` of the images of `index` are not in `store` yet; all of them, if
 /// there is no store yet.
 pub fn plan(index: &Index, store: Option<&Store>, views: &Views) -> Plan {
+    plan_of(index, store, views, |_| true)
+}
+
+/// [`plan`] for those images alone whose first entry in the index is `wanted`.
+pub fn plan_of(
+    index: &Index,
+    store: Option<&Store>,
+    views: &Views,
+    wanted: impl Fn(&Entry) -> bool,
+) -> Plan {
     let named: Vec<(View, String)> = views.iter().map(|v| (*v, v.to_string())).collect();
     let mut plan = Plan::default();
     let mut missing = Vec::new();
     for position in index.unique() {
-        let id = index.entry(position as usize).id;
+        let entry = index.entry(position as usize);
+        if !wanted(&entry) {
+            continue;
+        }
+        let id = entry.id;
         let mut rejected = None;
         missing.clear();
         for (view, name) in &named {

@@ -13,6 +13,7 @@ use crate::images::{Folder, ImageBytes};
 use crate::index::DigestCache;
 use crate::preprocess::{Layout, Preset};
 use crate::store::{Features, IDENTITY, Store, StoreJson, key};
+use crate::view::Views;
 
 const BATCH: usize = 4;
 
@@ -81,10 +82,35 @@ struct Bench {
 struct Counted<'a>(Folder, &'a AtomicUsize);
 
 impl Images for Counted<'_> {
-    fn read(&self, path: &[u8]) -> Result<ImageBytes<'_>, String> {
+    fn read(&self, path: &[u8]) -> Result<ImageBytes<'_>, crate::transient::Unreadable> {
         self.1.fetch_add(1, Ordering::Relaxed);
         self.0.read(path)
     }
+}
+
+#[test]
+fn what_may_be_had_later_is_told_apart() {
+    /// A server that is away for some images, and some that are gone.
+    struct Away<'a>(&'a Folder);
+    impl Images for Away<'_> {
+        fn read(&self, path: &[u8]) -> Result<ImageBytes<'_>, crate::transient::Unreadable> {
+            let code = match path {
+                b"Grey/001.png" | b"Grey/002.png" => libc::ESTALE,
+                b"Grey/003.png" => libc::ENOENT,
+                _ => return self.0.read(path),
+            };
+            let error = std::io::Error::from_raw_os_error(code);
+            Err(crate::transient::Unreadable::of(&error))
+        }
+    }
+    let bench = Bench::new(&[1, 2, 3, 4]);
+    let folder = Folder::new(bench.images.path());
+    let (done, store, _) = bench.run_on(&Away(&folder), "identity", Dtype::F32, 0.0, None);
+    let done = done.unwrap();
+    assert_eq!((done.rows, done.absent, done.transient), (1, 3, 2));
+    // Nothing is remembered of what could not be read.
+    let plan = plan(&bench.index(), Some(&store), &Views::identity());
+    assert_eq!((plan.missing.len(), plan.rejected.len()), (3, 0));
 }
 
 impl Bench {
@@ -128,6 +154,18 @@ impl Bench {
         white: f32,
         fails_at: Option<usize>,
     ) -> (Result<Extracted, FeaturesError>, Store, Vec<String>) {
+        let images = Counted(Folder::new(self.images.path()), &self.reads);
+        self.run_on(&images, views, dtype, white, fails_at)
+    }
+
+    fn run_on(
+        &self,
+        images: &dyn Images,
+        views: &str,
+        dtype: Dtype,
+        white: f32,
+        fails_at: Option<usize>,
+    ) -> (Result<Extracted, FeaturesError>, Store, Vec<String>) {
         let spec = Spec {
             name: "fake".to_owned(),
             digest: Digest::of(b"fake"),
@@ -162,7 +200,7 @@ impl Bench {
         let store = Store::open(&folder).unwrap();
         let plan = plan(&index, Some(&store), &views.parse().unwrap());
         let job = Job {
-            images: &Counted(Folder::new(self.images.path()), &self.reads),
+            images,
             folder: &folder,
             key: &json.key,
             strict: false,

@@ -16,6 +16,7 @@ use xxhash_rust::xxh3::Xxh3Default;
 
 use super::{ImageBytes, Images, InputError, Listing, Member};
 use crate::decode::has_image_extension;
+use crate::transient::{Unreadable, io_is_transient};
 use crate::walk::Stamp;
 
 /// A member of more bytes than this, uncompressed, is refused.
@@ -122,7 +123,7 @@ fn within<T>(
 }
 
 impl Images for Archive {
-    fn read(&self, path: &[u8]) -> Result<ImageBytes<'_>, String> {
+    fn read(&self, path: &[u8]) -> Result<ImageBytes<'_>, Unreadable> {
         let member = self.listing.find(path).ok_or("no longer in the archive")?;
         let mut all = |reader: &mut dyn Read| {
             let mut bytes = Vec::new();
@@ -135,7 +136,10 @@ impl Images for Archive {
             true => container.with(member.at, use_it),
             false => container.with_alone(member.at, use_it),
         });
-        bytes.map(Cow::Owned).map_err(|e| e.to_string())
+        bytes.map(Cow::Owned).map_err(|e| Unreadable {
+            reason: e.to_string(),
+            transient: io_is_transient(&e),
+        })
     }
 }
 

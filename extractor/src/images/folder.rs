@@ -7,6 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use super::{ImageBytes, Images};
+use crate::transient::Unreadable;
 
 /// Image files in a folder.
 #[derive(Debug, Clone)]
@@ -29,10 +30,10 @@ impl Folder {
 }
 
 impl Images for Folder {
-    fn read(&self, path: &[u8]) -> Result<ImageBytes<'_>, String> {
+    fn read(&self, path: &[u8]) -> Result<ImageBytes<'_>, Unreadable> {
         match std::fs::read(self.locate(path)) {
             Ok(bytes) => Ok(Cow::Owned(bytes)),
-            Err(e) => Err(crate::walk::describe(&e)),
+            Err(e) => Err(Unreadable::of(&e)),
         }
     }
 }

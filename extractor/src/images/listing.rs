@@ -54,11 +54,16 @@ impl Listing {
 
     /// The member of this path.
     pub fn find(&self, path: &[u8]) -> Option<Member<'_>> {
+        self.position(path).map(|position| self.member(position))
+    }
+
+    /// The position of a member of this path.
+    pub fn position(&self, path: &[u8]) -> Option<usize> {
         let (mut low, mut high) = (0, self.len());
         while low < high {
             let middle = low + (high - low) / 2;
             match compare_paths(self.paths.get(middle), path) {
-                Ordering::Equal => return Some(self.member(middle)),
+                Ordering::Equal => return Some(middle),
                 Ordering::Less => low = middle + 1,
                 Ordering::Greater => high = middle,
             }

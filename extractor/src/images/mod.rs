@@ -7,6 +7,7 @@
 mod archive;
 mod columns;
 mod csv;
+mod dealt;
 mod error;
 mod folder;
 mod kind;
@@ -22,11 +23,13 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use crate::files;
+use crate::transient::Unreadable;
 use crate::walk::Stamp;
 pub(crate) use archive::Archive;
 pub use archive::MAX_MEMBER_BYTES;
 pub use columns::Columns;
 use columns::{IMAGE_FLAG, LABEL_FLAG, PATH_FLAG};
+pub use dealt::Dealt;
 pub use error::InputError;
 pub use folder::Folder;
 use kind::Kind;
@@ -41,8 +44,8 @@ pub trait Images: Sync {
     /// The bytes of the image file that an index calls `path`.
     ///
     /// # Errors
-    /// Why they cannot be had, as a lowercase fragment.
-    fn read(&self, path: &[u8]) -> Result<ImageBytes<'_>, String>;
+    /// Why they cannot be had.
+    fn read(&self, path: &[u8]) -> Result<ImageBytes<'_>, Unreadable>;
 }
 
 /// A data set as a person names it: a folder, a manifest or an archive.
@@ -110,7 +113,7 @@ impl DataSet {
 }
 
 impl Images for DataSet {
-    fn read(&self, path: &[u8]) -> Result<ImageBytes<'_>, String> {
+    fn read(&self, path: &[u8]) -> Result<ImageBytes<'_>, Unreadable> {
         match &self.source {
             Source::Folder(folder) | Source::Files(folder, _) => folder.read(path),
             Source::Archive(archive, _) => archive.read(path),

@@ -113,8 +113,8 @@ fn index(path: &Path) -> Result<(DataSet, Indexed), String> {
         None => e.to_string(),
     };
     let data = DataSet::open(path, &Columns::default()).map_err(|e| words(&e))?;
-    let (cache, none) = (DigestCache::default(), Path::new("/nonexistent"));
-    let indexed = Index::of(&data, &cache, none, || ()).map_err(|e: IndexError| words(&e))?;
+    let cache = DigestCache::default();
+    let indexed = Index::of(&data, &cache, || ()).map_err(|e: IndexError| words(&e))?;
     // Whatever is in an index can be read, and is what was digested.
     for entry in indexed.index.iter() {
         assert_eq!(Digest::of(&data.read(entry.path).unwrap()), entry.id);
@@ -274,10 +274,7 @@ fn an_unchanged_archive_is_not_read_again() {
         .index
         .iter()
         .for_each(|e| wrong.push(crate::index::Entry { id, ..e }));
-    let (previous, cache) = (
-        here.0.path().join("i.arrow"),
-        here.0.path().join("i.digests"),
-    );
+    let previous = here.0.path().join("i.arrow");
     wrong.write(&previous, &path).unwrap();
     let later = std::time::SystemTime::now() + std::time::Duration::from_secs(60);
     let Source::Archive(_, stamp) = &data.source else {
@@ -286,20 +283,20 @@ fn an_unchanged_archive_is_not_read_again() {
     let mut notes = DigestCache::default().notes();
     notes.push(stamp, &wrong.digest()).unwrap();
     DigestCache::default()
-        .update(&cache, &mut notes, later)
+        .update(&previous, &mut notes, later)
         .unwrap();
-    let cache = DigestCache::read(&cache);
-    let again = Index::of(&data, &cache, &previous, || ()).unwrap();
+    let cache = DigestCache::read(&previous);
+    let again = Index::of(&data, &cache, || ()).unwrap();
     assert_eq!(again.index, wrong);
     assert_eq!((again.ignored, again.empty_classes.len()), (1, 0));
 
     // Another index lies there now, or the archive is another: it is read.
     first.index.write(&previous, &path).unwrap();
-    let again = Index::of(&data, &cache, &previous, || ()).unwrap();
+    let again = Index::of(&data, &cache, || ()).unwrap();
     assert_eq!(again.index, first.index);
     wrong.write(&previous, &path).unwrap();
     let changed = here.put("x.zip", &zip_of(&three()[..2]));
     let data = DataSet::open(&changed, &Columns::default()).unwrap();
-    let again = Index::of(&data, &cache, &previous, || ()).unwrap();
+    let again = Index::of(&data, &cache, || ()).unwrap();
     assert_eq!(again.index, first.index);
 }

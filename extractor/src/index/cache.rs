@@ -20,6 +20,7 @@
 
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -30,6 +31,7 @@ use super::notes::{Notes, RECORD_BYTES, STAMP_BYTES, parse, stamp_bytes};
 use crate::digest::ImageId;
 use crate::files::{self, FileError, Pending};
 use crate::numbers::Numbers;
+use crate::part::Part;
 use crate::walk::Stamp;
 
 const MAGIC: &[u8; 16] = b"headstart-dig-2\n";
@@ -48,11 +50,13 @@ fn settled(stamp: &Stamp, now_nanos: i64) -> bool {
 pub struct DigestCache {
     folder: Option<PathBuf>,
     known: Option<Known>,
+    parts: Vec<Known>,
 }
 
 /// A cache file that was found whole.
 #[derive(Debug)]
 struct Known {
+    index: PathBuf,
     file: File,
     numbers: Numbers, // of records, by their stamps
 }
@@ -63,33 +67,38 @@ impl DigestCache {
         index.with_extension("digests")
     }
 
-    /// Reads the cache at `path`. One that is missing or damaged is empty.
-    pub fn read(path: &Path) -> DigestCache {
-        let known = File::open(path).ok().and_then(|file| {
-            let known = Known::read(file).ok().flatten();
-            if known.is_none() {
-                let path = path.display();
-                tracing::warn!("the digest cache {path} is damaged and not used");
-            }
-            known
-        });
+    /// Reads the cache of the index at `index`, and those of its parts ([`part_path`]). One that is
+    /// missing or damaged is empty.
+    pub fn read(index: &Path) -> DigestCache {
         DigestCache {
-            known,
-            ..DigestCache::unread(path)
+            known: Known::of(index),
+            parts: part_paths(index)
+                .iter()
+                .filter_map(|i| Known::of(i))
+                .collect(),
+            ..DigestCache::unread(index)
         }
     }
 
-    /// A cache at `path` that knows nothing, whatever lies there.
-    pub fn unread(path: &Path) -> DigestCache {
+    /// A cache of the index at `index` that knows nothing, whatever lies there.
+    pub fn unread(index: &Path) -> DigestCache {
         DigestCache {
-            folder: Some(files::folder_of(path).to_owned()),
-            known: None,
+            folder: Some(files::folder_of(index).to_owned()),
+            ..DigestCache::default()
         }
     }
 
     /// The digest of the file with this stamp, if it is known.
     pub fn get(&self, stamp: &Stamp) -> Option<ImageId> {
-        self.known.as_ref()?.get(stamp)
+        let mut all = self.known.iter().chain(&self.parts);
+        all.find_map(|known| known.get(stamp))
+    }
+
+    /// The digests known for this stamp, each with the index whose cache knows it.
+    pub(super) fn indexes(&self, stamp: &Stamp) -> Vec<(PathBuf, ImageId)> {
+        let all = self.known.iter().chain(&self.parts);
+        all.filter_map(|known| Some((known.index.clone(), known.get(stamp)?)))
+            .collect()
     }
 
     /// Where to note down what the next cache is made of.
@@ -97,18 +106,20 @@ impl DigestCache {
         Notes::new(self.folder.clone().unwrap_or_else(std::env::temp_dir))
     }
 
-    /// Writes the cache of the files in `notes` to `path`, unless it would say what this one says.
-    /// `started` is when the first of them was looked at: files changed shortly before are left
+    /// Writes the cache of the files in `notes` for the index at `index`, unless it would say what
+    /// is there. `started` is when the first of them was looked at: files changed shortly before are left
     /// out.
     ///
     /// # Errors
     /// When the file cannot be written.
     pub fn update(
         &self,
-        path: &Path,
+        index: &Path,
         notes: &mut Notes,
         started: SystemTime,
     ) -> Result<(), FileError> {
+        let path = &DigestCache::path(index);
+        let known = |stamp: &Stamp| self.known.as_ref()?.get(stamp);
         let now = started
             .duration_since(SystemTime::UNIX_EPOCH)
             .unwrap_or_default();
@@ -119,7 +130,7 @@ impl DigestCache {
             let (stamp, id) = parse(record);
             if settled(&stamp, now_nanos) {
                 count += 1;
-                same = same && self.get(&stamp) == Some(id);
+                same = same && known(&stamp) == Some(id);
             }
             Ok(())
         })?;
@@ -149,9 +160,67 @@ impl DigestCache {
     }
 }
 
+/// Where the index of a part lies that is made without one of the whole: beside it.
+pub fn part_path(index: &Path, part: Part) -> PathBuf {
+    let (number, of) = (part.number(), part.of());
+    let mut name = index.file_stem().unwrap_or_default().to_owned();
+    name.push(format!("{PART}{number}-of-{of}"));
+    if let Some(extension) = index.extension() {
+        name.push(".");
+        name.push(extension);
+    }
+    index.with_file_name(name)
+}
+
+const PART: &str = ".part-";
+
+/// Indexes of parts that lie beside the index at `index`.
+fn part_paths(index: &Path) -> Vec<PathBuf> {
+    let stem = index.file_stem().unwrap_or_default().as_bytes();
+    let entries = std::fs::read_dir(files::folder_of(index));
+    let mut paths: Vec<PathBuf> = entries
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| path.extension() == index.extension())
+        .filter(|path| {
+            let name = path.file_stem().unwrap_or_default().as_bytes();
+            let part = name
+                .strip_prefix(stem)
+                .and_then(|rest| rest.strip_prefix(PART.as_bytes()))
+                .and_then(|part| std::str::from_utf8(part).ok());
+            part.is_some_and(|part| part.replacen("-of-", "/", 1).parse::<Part>().is_ok())
+        })
+        .collect();
+    paths.sort();
+    paths
+}
+
+/// Removes the indexes of parts beside the index at `index`, which now says all that they do.
+pub fn remove_parts(index: &Path) {
+    for part in part_paths(index) {
+        for path in [DigestCache::path(&part), part] {
+            // They are harmless, should they stay.
+            let _ = std::fs::remove_file(path);
+        }
+    }
+}
+
 impl Known {
+    fn of(index: &Path) -> Option<Known> {
+        let path = DigestCache::path(index);
+        let file = File::open(&path).ok()?;
+        let known = Known::read(file, index).ok().flatten();
+        if known.is_none() {
+            let path = files::escape_path(&path);
+            tracing::warn!("the digest cache {path} is damaged and not used");
+        }
+        known
+    }
+
     /// Reads and checks a cache file; `None` if it is damaged.
-    fn read(file: File) -> io::Result<Option<Known>> {
+    fn read(file: File, index: &Path) -> io::Result<Option<Known>> {
         let frame = MAGIC.len() as u64 + CHECKSUM_BYTES;
         let records = match file.metadata()?.len().checked_sub(frame) {
             Some(bytes) if bytes.is_multiple_of(RECORD_BYTES as u64) => bytes / RECORD_BYTES as u64,
@@ -177,6 +246,7 @@ impl Known {
         for_each(&mut reader, records, |record| placing.add(hash(record)))?;
         drop(reader);
         Ok(Some(Known {
+            index: index.to_owned(),
             file,
             numbers: placing.finish(),
         }))

@@ -14,7 +14,9 @@ use rayon::prelude::*;
 use super::{DigestCache, Index, IndexError, Notes};
 use crate::decode::{self, Kind};
 use crate::digest::{Digest, ImageId};
+use crate::images::Dealt;
 use crate::paths::Paths;
+use crate::transient::Unreadable;
 use crate::walk::{self, Skipped, Stamp, Walk};
 
 /// What indexing a folder found besides the index.
@@ -24,12 +26,28 @@ pub struct Indexed {
     pub index: Index,
     /// Files that claim to be images and cannot be, with the reason.
     pub skipped: Vec<Skipped>,
+    /// How many of them may be read at another try.
+    pub transient: usize,
     /// Class folders without a single image.
     pub empty_classes: Vec<String>,
     /// Files that are no images and do not claim to be, hidden files, pipes and the like.
     pub ignored: usize,
     /// The image files' stamps and digests, for [`DigestCache::update`].
     pub stamps: Notes,
+}
+
+impl Indexed {
+    /// An index that was made before, and found nothing else.
+    pub fn of_index(index: Index) -> Indexed {
+        Indexed {
+            index,
+            skipped: Vec::new(),
+            transient: 0,
+            empty_classes: Vec::new(),
+            ignored: 0,
+            stamps: DigestCache::default().notes(),
+        }
+    }
 }
 
 /// Files that are looked at together.
@@ -47,6 +65,16 @@ impl Index {
         cache: &DigestCache,
         on_file: impl Fn() + Sync,
     ) -> Result<Indexed, IndexError> {
+        Index::of_walk(root, Dealt::all(), cache, on_file)
+    }
+
+    /// [`Index::of_folder`] for what is `dealt` to this process.
+    pub(super) fn of_walk(
+        root: &Path,
+        dealt: Dealt,
+        cache: &DigestCache,
+        on_file: impl Fn() + Sync,
+    ) -> Result<Indexed, IndexError> {
         let Walk {
             files: mut paths,
             mut labels,
@@ -54,6 +82,14 @@ impl Index {
             mut skipped,
             mut ignored,
         } = walk::walk(root)?;
+        if !dealt.is_all() {
+            let theirs: Vec<usize> = (0..paths.len())
+                .filter(|i| !dealt.has(paths.get(*i)))
+                .collect();
+            drop_others(&mut paths, &mut labels, &theirs);
+            skipped.retain(|skipped| dealt.has(&skipped.path));
+        }
+        let mut transient = 0;
         let mut ids = Vec::with_capacity(paths.len());
         let mut others = Vec::new(); // positions of files that are no images
         let mut stamps = cache.notes();
@@ -76,15 +112,18 @@ impl Index {
                         continue;
                     }
                     Found::Clutter => ignored += 1,
-                    Found::Broken(reason) => skipped.push(Skipped {
-                        path: paths.get(position).to_vec(),
-                        reason,
-                    }),
+                    Found::Broken(why) => {
+                        transient += usize::from(why.transient);
+                        skipped.push(Skipped {
+                            path: paths.get(position).to_vec(),
+                            reason: why.reason,
+                        });
+                    }
                 }
                 others.push(position);
             }
         }
-        if ids.is_empty() && skipped.is_empty() {
+        if ids.is_empty() && skipped.is_empty() && dealt.is_all() {
             return Err(IndexError::NoImages(root.to_owned()));
         }
         skipped.sort_by(|a, b| a.path.cmp(&b.path));
@@ -99,6 +138,7 @@ impl Index {
             },
             skipped,
             empty_classes,
+            transient,
             ignored,
             stamps,
         })
@@ -141,7 +181,7 @@ pub(super) fn renumber(classes: Vec<String>, labels: &mut [i32]) -> (Vec<String>
 enum Found {
     Image(Stamp, ImageId),
     Clutter,
-    Broken(String),
+    Broken(Unreadable),
 }
 
 fn look_at(root: &Path, relative: &[u8], cache: &DigestCache) -> Found {
@@ -149,7 +189,7 @@ fn look_at(root: &Path, relative: &[u8], cache: &DigestCache) -> Found {
     let stamp = match std::fs::metadata(&path) {
         Ok(metadata) if metadata.is_file() => Stamp::of(&metadata),
         Ok(_) => return Found::Clutter, // no longer the file that the walk saw
-        Err(e) => return Found::Broken(walk::describe(&e)),
+        Err(e) => return Found::Broken(Unreadable::of(&e)),
     };
     let look = match cache.get(&stamp) {
         Some(id) => Look::Image(id),
@@ -158,14 +198,14 @@ fn look_at(root: &Path, relative: &[u8], cache: &DigestCache) -> Found {
     match look {
         Look::Image(id) => Found::Image(stamp, id),
         Look::Clutter => Found::Clutter,
-        Look::Broken(reason) => Found::Broken(reason),
+        Look::Broken(why) => Found::Broken(why),
     }
 }
 
 pub(super) enum Look {
     Image(ImageId),
     Clutter,
-    Broken(String),
+    Broken(Unreadable),
 }
 
 /// Recognises a file by content and digests it. What neither is an image nor `claims` to be one,
@@ -182,14 +222,14 @@ pub(super) fn look(file: std::io::Result<impl Read>, claims: bool) -> Look {
     match read {
         Ok(Some(id)) => Look::Image(id),
         Ok(None) => match decode::recognise(&head) {
-            Kind::Unsupported(name) => Look::Broken(format!(
-                "{name} images are not supported (hint: convert it to JPEG or PNG)"
-            )),
+            Kind::Unsupported(name) => Look::Broken(
+                format!("{name} images are not supported (hint: convert it to JPEG or PNG)").into(),
+            ),
             _ if !claims => Look::Clutter,
-            _ if head.is_empty() => Look::Broken("empty file".to_owned()),
-            _ => Look::Broken("not an image, whatever its name says".to_owned()),
+            _ if head.is_empty() => Look::Broken("empty file".into()),
+            _ => Look::Broken("not an image, whatever its name says".into()),
         },
         // Whatever its name: it may be an image.
-        Err(e) => Look::Broken(walk::describe(&e)),
+        Err(e) => Look::Broken(Unreadable::of(&e)),
     }
 }

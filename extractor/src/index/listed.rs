@@ -3,8 +3,8 @@
 //!
 //! What is trusted to be unchanged: a manifest's files by their stamps, as in a folder; an archive's
 //! members as long as the archive's own stamp is in the digest cache with the digest of the index
-//! written last, whose ids are then used again. Must not know the formats, nor how an index is
-//! stored.
+//! written last, of the whole or of parts, whose ids are then used again. Must not know the formats,
+//! nor how an index is stored.
 
 use std::fs::File;
 use std::io;
@@ -17,31 +17,47 @@ use super::folder::{CHUNK, Indexed, Look, drop_others, look, renumber};
 use super::{DigestCache, Index, IndexError};
 use crate::digest::{Digest, ImageId};
 use crate::files::FileError;
-use crate::images::{Archive, DataSet, Folder, InputError, Listing, Member, Source, compare_paths};
+use crate::images::{
+    Archive, DataSet, Dealt, Folder, InputError, Listing, Member, Source, compare_paths,
+};
+use crate::part::Part;
+use crate::transient::Unreadable;
 use crate::walk::{Skipped, Stamp};
 
 impl Index {
-    /// Indexes a data set. `previous` is where its index was written before, if it was.
-    /// `on_file` is called once for every file or member looked at.
+    /// Indexes a data set. `on_file` is called once for every file or member looked at.
     ///
     /// # Errors
     /// When the folder cannot be walked, no file of a manifest is there, or there is no image.
     pub fn of(
         data: &DataSet,
         cache: &DigestCache,
-        previous: &Path,
         on_file: impl Fn() + Sync,
     ) -> Result<Indexed, IndexError> {
+        Index::of_part(data, Part::WHOLE, cache, on_file)
+    }
+
+    /// Indexes one part of a data set; nothing else of it is looked at. It may be empty.
+    ///
+    /// # Errors
+    /// As for [`Index::of`].
+    pub fn of_part(
+        data: &DataSet,
+        part: Part,
+        cache: &DigestCache,
+        on_file: impl Fn() + Sync,
+    ) -> Result<Indexed, IndexError> {
+        let dealt = data.dealt(part);
         let mut stamps = cache.notes();
         match &data.source {
-            Source::Folder(_) => Index::of_folder(&data.path, cache, on_file),
+            Source::Folder(_) => Index::of_walk(&data.path, dealt, cache, on_file),
             Source::Files(folder, listing) => {
                 let one = |position: usize, _| {
                     let found = look_at_file(folder, listing.member(position), cache);
                     on_file();
                     found
                 };
-                let mut gathered = Gathered::nothing(listing);
+                let mut gathered = Gathered::nothing(listing, &dealt);
                 let mut absent = 0;
                 gathered.look(listing, one, |found| {
                     absent += usize::from(found.absent);
@@ -50,7 +66,7 @@ impl Index {
                     }
                     Ok(found.look)
                 })?;
-                if absent == listing.len() {
+                if absent == listing.len() && dealt.is_all() {
                     return Err(nothing_there(data, folder, listing));
                 }
                 let indexed = gathered.assemble(&data.path, listing)?;
@@ -58,9 +74,9 @@ impl Index {
             }
             Source::Archive(archive, stamp) => {
                 let listing = &archive.listing;
-                let mut gathered = Gathered::nothing(listing);
-                if let Some(digest) = cache.get(stamp) {
-                    gathered.remember(listing, previous, digest);
+                let mut gathered = Gathered::nothing(listing, &dealt);
+                for (index, digest) in cache.indexes(stamp) {
+                    gathered.remember(listing, &index, digest);
                 }
                 let one = |position: usize, known: ImageId| {
                     let look = match known == UNKNOWN {
@@ -83,24 +99,31 @@ impl Index {
 const UNKNOWN: ImageId = Digest([0; 32]);
 
 /// What a listing's members were found to be.
-struct Gathered {
+struct Gathered<'a> {
+    dealt: &'a Dealt<'a>,
     ids: Vec<ImageId>,  // of each member
     others: Vec<usize>, // positions of members that are no images
     skipped: Vec<Skipped>,
+    transient: usize,
     ignored: usize,
 }
 
-impl Gathered {
-    fn nothing(listing: &Listing) -> Gathered {
+impl Gathered<'_> {
+    fn nothing<'a>(listing: &Listing, dealt: &'a Dealt<'a>) -> Gathered<'a> {
+        let mut skipped = listing.skipped.clone();
+        skipped.retain(|skipped| dealt.has(&skipped.path));
         Gathered {
+            dealt,
             ids: vec![UNKNOWN; listing.len()],
             others: Vec::new(),
-            skipped: listing.skipped.clone(),
+            skipped,
+            transient: 0,
             ignored: listing.ignored,
         }
     }
 
-    /// Takes the ids from the index at `previous`, if it is the one of this digest.
+    /// Takes the ids from the index at `previous`, if it is the one of this digest; else forgets
+    /// all.
     fn remember(&mut self, listing: &Listing, previous: &Path, digest: Digest) {
         let (mut position, count) = (0, listing.len());
         let ids = &mut self.ids;
@@ -129,21 +152,30 @@ impl Gathered {
         let order = listing.as_they_lie();
         let at = |i: usize| order.as_ref().map_or(i, |order| order[i] as usize);
         for start in (0..listing.len()).step_by(CHUNK) {
-            let chunk = start..listing.len().min(start + CHUNK);
+            let mut chunk: Vec<usize> = (start..listing.len().min(start + CHUNK)).map(at).collect();
+            if !self.dealt.is_all() {
+                let is_ours = |position: &usize| self.dealt.has(listing.member(*position).path);
+                let (ours, theirs) = chunk.into_iter().partition(is_ours);
+                self.others.extend::<Vec<usize>>(theirs);
+                chunk = ours;
+            }
             let ids = &self.ids;
-            let look = |i| one(at(i), ids[at(i)]);
-            let found: Vec<T> = chunk.clone().into_par_iter().map(look).collect();
-            for (position, found) in chunk.map(at).zip(found) {
+            let look = |position: &usize| one(*position, ids[*position]);
+            let found: Vec<T> = chunk.par_iter().map(look).collect();
+            for (position, found) in chunk.into_iter().zip(found) {
                 match take(found)? {
                     Look::Image(id) => {
                         self.ids[position] = id;
                         continue;
                     }
                     Look::Clutter => self.ignored += 1,
-                    Look::Broken(reason) => self.skipped.push(Skipped {
-                        path: listing.member(position).path.to_vec(),
-                        reason,
-                    }),
+                    Look::Broken(why) => {
+                        self.transient += usize::from(why.transient);
+                        self.skipped.push(Skipped {
+                            path: listing.member(position).path.to_vec(),
+                            reason: why.reason,
+                        });
+                    }
                 }
                 self.others.push(position);
             }
@@ -155,12 +187,14 @@ impl Gathered {
     /// The index, for now without stamps.
     fn assemble(self, path: &Path, listing: &Listing) -> Result<Indexed, IndexError> {
         let Gathered {
+            dealt,
             mut ids,
             others,
             mut skipped,
+            transient,
             ignored,
         } = self;
-        if others.len() == ids.len() && skipped.is_empty() {
+        if others.len() == ids.len() && skipped.is_empty() && dealt.is_all() {
             return Err(IndexError::NoImages(path.to_owned()));
         }
         skipped.sort_by(|a, b| a.path.cmp(&b.path));
@@ -181,6 +215,7 @@ impl Gathered {
                 labels,
             },
             skipped,
+            transient,
             empty_classes,
             ignored,
             stamps: DigestCache::default().notes(),
@@ -198,8 +233,8 @@ struct Found {
 
 fn look_at_file(folder: &Folder, member: Member, cache: &DigestCache) -> Found {
     let path = folder.locate(member.path);
-    let broken = |reason: String| Found {
-        look: Look::Broken(reason),
+    let broken = |why: Unreadable| Found {
+        look: Look::Broken(why),
         absent: false,
         stamp: None,
     };
@@ -207,14 +242,14 @@ fn look_at_file(folder: &Folder, member: Member, cache: &DigestCache) -> Found {
         Err(e) if e.kind() == io::ErrorKind::NotFound => {
             return Found {
                 absent: true,
-                ..broken("listed, and there is no such file".to_owned())
+                ..broken("listed, and there is no such file".into())
             };
         }
-        Err(e) => return broken(crate::walk::describe(&e)),
+        Err(e) => return broken(Unreadable::of(&e)),
         Ok(metadata) => metadata,
     };
     if !metadata.is_file() {
-        return broken("listed, and no regular file".to_owned());
+        return broken("listed, and no regular file".into());
     }
     let stamp = Stamp::of(&metadata);
     let look = match cache.get(&stamp) {
@@ -244,5 +279,5 @@ fn nothing_there(data: &DataSet, folder: &Folder, listing: &Listing) -> IndexErr
 fn look_at_member(archive: &Archive, member: Member) -> Look {
     let claims = archive.claims(member);
     let looked = archive.with(member, |reader| Ok(look(Ok(reader), claims)));
-    looked.unwrap_or_else(|e| Look::Broken(crate::walk::describe(&e)))
+    looked.unwrap_or_else(|e| Look::Broken(Unreadable::of(&e)))
 }

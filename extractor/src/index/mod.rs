@@ -38,7 +38,7 @@ use crate::files::FileError;
 use crate::images::InputError;
 use crate::paths::Paths;
 use crate::walk::WalkError;
-pub use cache::DigestCache;
+pub use cache::{DigestCache, part_path, remove_parts};
 pub use folder::Indexed;
 pub use notes::Notes;
 

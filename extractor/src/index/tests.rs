@@ -1,6 +1,8 @@
 use std::path::Path;
 
 use super::*;
+use crate::images::{Columns, DataSet};
+use crate::part::Part;
 use crate::walk::Stamp;
 
 const PNG: &[u8] = b"\x89PNG\r\n\x1a\n";
@@ -264,4 +266,60 @@ fn an_index_says_where_its_data_set_lay() {
     std::fs::write(&file, b"ARROW1 and nothing else").unwrap();
     let error = Index::recorded_root(&file).unwrap_err();
     assert!(error.to_string().contains("index.arrow"), "{error}");
+}
+
+#[test]
+fn the_caches_of_parts_spare_the_whole_the_reading() {
+    let files: Vec<String> = (0..40).map(|i| format!("Cat/{i}.png")).collect();
+    let named: Vec<(&str, Vec<u8>)> = files
+        .iter()
+        .zip(0..)
+        .map(|(f, i)| (&f[..], png(i)))
+        .collect();
+    let named: Vec<(&str, &[u8])> = named.iter().map(|(f, bytes)| (*f, &bytes[..])).collect();
+    let root = folder(&named);
+    let data = DataSet::open(root.path(), &Columns::default()).unwrap();
+    let indexes = tempfile::tempdir().unwrap();
+    let whole = indexes.path().join("x.arrow");
+    let later = std::time::SystemTime::now() + std::time::Duration::from_secs(60);
+    let wrong = Digest::of(b"so that it shows whether the caches were asked");
+    let mut count = 0;
+    for number in 0..3 {
+        let part = Part::new(number, 3).unwrap();
+        let path = part_path(&whole, part);
+        assert!(!DigestCache::path(&path).exists());
+        let looked = std::sync::atomic::AtomicUsize::new(0);
+        let indexed = Index::of_part(&data, part, &DigestCache::read(&path), || {
+            looked.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        })
+        .unwrap();
+        assert_eq!(looked.into_inner(), indexed.index.len(), "no other file");
+        assert!(indexed.index.len() > 3);
+        count += indexed.index.len();
+        let mut notes = DigestCache::default().notes();
+        for entry in indexed.index.iter() {
+            let path = root.path().join(std::str::from_utf8(entry.path).unwrap());
+            let stamp = Stamp::of(&std::fs::metadata(path).unwrap());
+            notes.push(&stamp, &wrong).unwrap();
+        }
+        indexed.index.write(&path, root.path()).unwrap();
+        DigestCache::default()
+            .update(&path, &mut notes, later)
+            .unwrap();
+    }
+    assert_eq!(count, files.len());
+    // Neither another index's part nor what only looks like one.
+    for other in [
+        "y.part-0-of-3.arrow",
+        "x.part-3-of-3.arrow",
+        "x.part-a.arrow",
+    ] {
+        std::fs::write(indexes.path().join(other), b"").unwrap();
+    }
+    let indexed = Index::of(&data, &DigestCache::read(&whole), || ()).unwrap();
+    assert!(indexed.index.iter().all(|entry| entry.id == wrong));
+    remove_parts(&whole);
+    assert_eq!(std::fs::read_dir(indexes.path()).unwrap().count(), 3);
+    let indexed = Index::of(&data, &DigestCache::read(&whole), || ()).unwrap();
+    assert!(indexed.index.iter().all(|entry| entry.id != wrong));
 }

@@ -117,10 +117,10 @@ impl Pictures {
                     path: path_of(),
                     place: place(),
                 },
-                Err(reason) => PictureError::Read {
+                Err(why) => PictureError::Read {
                     path: path_of(),
                     place: place(),
-                    reason,
+                    reason: why.reason,
                 },
             };
         }

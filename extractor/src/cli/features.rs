@@ -18,6 +18,7 @@ use crate::decode::Exif;
 use crate::engine::{Engine, EngineOptions, OnnxRuntime, Provider};
 use crate::features::{self, Counts, Extracted, Job};
 use crate::files::{counted, counted_as, escape, escape_path, grouped};
+use crate::given;
 use crate::images::{Columns, DataSet};
 use crate::index::Indexed;
 use crate::part::Part;
@@ -145,6 +146,9 @@ impl Args {
         };
         let store = store.map(Store::to_try_again);
         if let Some(warning) = store.as_ref().and_then(Store::mixture) {
+            tracing::warn!("{warning}");
+        }
+        if let Some(warning) = tight(given::memory_bytes(), index.len()) {
             tracing::warn!("{warning}");
         }
         if share.part.is_whole() {
@@ -350,6 +354,24 @@ pub(crate) fn open_engine(
         .with_context(|| format!("cannot open the backbone {}", escape_path(&model.path)))
 }
 
+/// What an extraction takes at most, and what of it for each image of the index.
+const MEMORY_BYTES: [u64; 2] = [1 << 30, 64];
+
+/// A warning if the memory that this process was `given` may not do for `images` images.
+fn tight(given: Option<u64>, images: usize) -> Option<String> {
+    let [base, each] = MEMORY_BYTES;
+    let mebibytes = |bytes: u64| grouped(bytes >> 20);
+    let needed = base + each * images as u64;
+    given.filter(|given| *given < needed).map(|given| {
+        format!(
+            "this process was given {} MiB of memory, and an extraction may take {} MiB with a large \
+             backbone (hint: give the job more, or lower --batch-size)",
+            mebibytes(given),
+            mebibytes(needed)
+        )
+    })
+}
+
 fn warn_of(model: &Model) {
     let spec = &model.spec;
     if spec.trained == Some(false) {
@@ -384,6 +406,22 @@ fn warn_of_classes(indexed: &Indexed, dir: &Path) {
             "found {}, and a head tells two or more apart (hint: name the folder whose sub-folders are the \
              classes{below}, or a manifest with a column of labels)",
             counted_as(classes.len(), "class", "classes")
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::tight;
+
+    #[test]
+    fn a_job_with_too_little_memory_is_told() {
+        assert_eq!(tight(None, 1), None);
+        assert_eq!(tight(Some(2 << 30), 1_000_000), None);
+        let warning = tight(Some(600 << 20), 2 << 20).unwrap();
+        assert!(
+            warning.contains("given 600 MiB") && warning.contains("1,152 MiB"),
+            "{warning}"
         );
     }
 }

@@ -14,6 +14,7 @@ use parquet::errors::{ParquetError, Result};
 use parquet::file::reader::{ChunkReader, Length};
 
 use super::pages::{Column, Limits};
+use crate::given;
 use crate::images::MAX_MEMBER_BYTES;
 use crate::images::archive::{At, Container};
 
@@ -25,10 +26,17 @@ const BLOCK_BYTES: usize = 16 << 20;
 const MAX_BLOCK_BYTES: usize = 64 << 20;
 /// Blocks are kept until they are together larger than this.
 const KEPT_BYTES: usize = 256 << 20;
+
 const LIMITS: Limits = Limits {
     page_bytes: 512 << 20,
     dictionary_bytes: 512 << 20,
 };
+
+/// [`KEPT_BYTES`], or an eighth of the memory that this process was given.
+fn kept_bytes(given: Option<u64>) -> usize {
+    let eighth = given.and_then(|given| usize::try_from(given / 8).ok());
+    eighth.map_or(KEPT_BYTES, |eighth| eighth.min(KEPT_BYTES))
+}
 
 /// The footer of a file.
 pub(super) fn metadata(at: &At) -> Result<ArrowReaderMetadata> {
@@ -227,7 +235,7 @@ impl Rows {
             shards,
             starts,
             kept: Mutex::default(),
-            kept_bytes: KEPT_BYTES,
+            kept_bytes: kept_bytes(given::memory_bytes()),
             cursors: Mutex::default(),
         }
     }

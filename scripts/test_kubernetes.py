@@ -5,9 +5,9 @@ set, with the built binaries.
 
 What it does not check: that a cluster runs the jobs, that the images build, and the buckets of settings-s3.yaml.
 
-Needs target/release/extractor and head-trainer (make build), ONNX Runtime (make runtime) and tini. The first run makes
-.venv/kubernetes; `HEADSTART_KUBERNETES_VENV` names another folder. Where its packages cannot be installed, or tini
-is missing, the tests that need them are skipped with the reason.
+Needs target/release/extractor and head-trainer (make build), ONNX Runtime (make runtime) and tini. The environment is
+that of manifests.py. Where its packages cannot be installed, or tini is missing, the tests that need them are skipped
+with the reason.
 """
 
 import copy
@@ -21,150 +21,23 @@ import tempfile
 import unittest
 from pathlib import Path
 
-from test_read_store import ROOT, SCRIPTS, make_environment, run
+from manifests import api_faults, containers, dockerfile, documents, expand, hadolint, one, pod, restricted_faults
+from manifests import schema_faults
+from test_read_store import ROOT, SCRIPTS, run
 
 HERE = SCRIPTS / "kubernetes"
 DOCKERFILE = HERE / "Dockerfile"
-VENV = Path(os.environ.get("HEADSTART_KUBERNETES_VENV", ROOT / ".venv" / "kubernetes"))
 RELEASE = ROOT / "target" / "release"
-# The first version in which backoffLimitPerIndex is stable, and the newest that the validator knows.
+# From the first version in which backoffLimitPerIndex is stable to the newest that the validator knows.
 VERSIONS = ["1.33", "1.34", "1.35", "1.36", "1.37"]
 JOBS = ["index-job.yaml", "features-job.yaml", "features-job-cuda.yaml", "train-head-job.yaml"]
 SETTINGS = ["settings.yaml", "settings-s3.yaml"]
-
-# Runs in the environment: the documents of YAML files, a key that stands twice refused: {file: [document, ...]}.
-READ = """
-import json, sys
-from pathlib import Path
-import yaml
-class Loader(yaml.SafeLoader):
-    pass
-def mapping(loader, node):
-    keys = [loader.construct_object(key) for key, _ in node.value]
-    assert len(keys) == len(set(keys)), f"a key stands twice: {node.start_mark}"
-    return {key: loader.construct_object(value, deep=True) for key, (_, value) in zip(keys, node.value)}
-Loader.add_constructor("tag:yaml.org,2002:map", mapping)
-print(json.dumps({Path(f).name: list(yaml.load_all(Path(f).read_text(), Loader)) for f in sys.argv[1:]}))
-"""
-
-# Runs in the environment: what is wrong with each of the documents on stdin, or null.
-VALIDATE = """
-import json, sys
-import kubernetes_validate
-def wrong(document):
-    try:
-        used = kubernetes_validate.validate(document, sys.argv[1], strict=True)
-        assert used == sys.argv[1], used
-    except kubernetes_validate.ValidationError as error:
-        return error.message
-print(json.dumps([wrong(document) for document in json.load(sys.stdin)]))
-"""
-
-
-def environment():
-    try:
-        make_environment(VENV, SCRIPTS / "requirements-kubernetes.txt")
-    except subprocess.CalledProcessError as error:
-        raise unittest.SkipTest(f"{SCRIPTS / 'requirements-kubernetes.txt'} cannot be installed: {error}") from error
-    return VENV / "bin" / "python"
-
-
-def schema_faults(documents, version):
-    """What the schema of that version has against each document; null where nothing."""
-    command = [environment(), "-c", VALIDATE, version]
-    result = subprocess.run(command, input=json.dumps(documents), capture_output=True, text=True, check=True)
-    return json.loads(result.stdout)
-
-
-def pod(job):
-    return job["spec"]["template"]["spec"]
-
-
-def containers(job):
-    return pod(job).get("initContainers", []) + pod(job)["containers"]
-
-
-def api_faults(job):
-    """What the API server refuses in a Job though the schema has nothing against it."""
-    spec, faults = job["spec"], []
-    indexed = spec.get("completionMode") == "Indexed"
-    names = [container["name"] for container in containers(job)]
-    if "backoffLimitPerIndex" in spec and not indexed:
-        faults.append("backoffLimitPerIndex without completionMode Indexed")
-    if pod(job).get("restartPolicy") != "Never":
-        faults.append("podFailurePolicy without restartPolicy Never")
-    for rule in spec["podFailurePolicy"]["rules"]:
-        if rule["action"] not in ["Ignore", "Count", "FailJob", "FailIndex"]:
-            faults.append(f"no action {rule['action']}")
-        if rule["action"] == "FailIndex" and "backoffLimitPerIndex" not in spec:
-            faults.append("FailIndex without backoffLimitPerIndex")
-        if ("onExitCodes" in rule) == ("onPodConditions" in rule):
-            faults.append("a rule has one of onExitCodes and onPodConditions")
-        codes = rule.get("onExitCodes")
-        if codes:
-            if codes["operator"] not in ["In", "NotIn"] or codes["operator"] == "In" and 0 in codes["values"]:
-                faults.append("operator In without 0, or NotIn")
-            if codes["values"] != sorted(set(codes["values"])):
-                faults.append("exit codes are not in order")
-            if codes.get("containerName", names[0]) not in names:
-                faults.append(f"no container {codes['containerName']}")
-    volumes = {volume["name"] for volume in pod(job)["volumes"]}
-    for container in containers(job):
-        faults += [f"no volume {m['name']}" for m in container["volumeMounts"] if m["name"] not in volumes]
-        resources = container["resources"]
-        for name, limit in resources["limits"].items():
-            if quantity(resources["requests"].get(name, limit)) > quantity(limit):
-                faults.append(f"{container['name']} requests more {name} than its limit")
-    return faults
-
-
-def quantity(text):
-    number, unit = re.fullmatch(r"(\d+)(Mi|Gi|)", text).groups()
-    return int(number) * {"": 1, "Mi": 1 << 20, "Gi": 1 << 30}[unit]
-
-
-def restricted_faults(job):
-    """What Kubernetes' Pod Security Standard `restricted` and a careful reader have against a Job's pods."""
-    spec, faults = pod(job), []
-    expected = {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}}
-    faults += [f"{key} is not {value}" for key, value in expected.items() if spec["securityContext"].get(key) != value]
-    if spec.get("automountServiceAccountToken") is not False:
-        faults.append("a service account's token is mounted")
-    faults += [f"volume {v['name']}" for v in spec["volumes"] if not set(v) & {"persistentVolumeClaim", "emptyDir"}]
-    context = {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}}
-    faults += [f"{c['name']}: securityContext" for c in containers(job) if c["securityContext"] != context]
-    return faults
-
-
-def expand(text, environment):
-    """As a node does: $(NAME) for a variable that there is."""
-    return re.sub(r"\$\((\w+)\)", lambda match: environment.get(match[1], match[0]), text)
-
-
-def dockerfile(text):
-    """The stages: {name: [(instruction, rest), ...]}, continued lines joined."""
-    stages, name = {}, None
-    lines = [line for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
-    for line in re.sub(r"\\\n\s*", "", "\n".join(lines)).splitlines():
-        instruction, rest = line.split(maxsplit=1)
-        if instruction == "FROM":
-            name = rest.split(" AS ")[1]
-            stages[name] = []
-        stages[name].append((instruction, rest))
-    return stages
-
-
-def one(stage, instruction):
-    """The rest of the only such instruction of a stage."""
-    [rest] = [rest for found, rest in stage if found == instruction]
-    return rest
 
 
 class Case(unittest.TestCase):
     @classmethod
     def setUpClass(cls):
-        files = [HERE / name for name in JOBS + SETTINGS]
-        cls.files = run(environment(), "-c", READ, *files)
+        cls.files = documents(HERE / name for name in JOBS + SETTINGS)
         cls.jobs = {name: cls.files[name][0] for name in JOBS}
         cls.stages = dockerfile(DOCKERFILE.read_text())
 
@@ -174,9 +47,9 @@ class Manifests(Case):
         self.assertEqual(sorted(path.name for path in HERE.glob("*.y*ml")), sorted(JOBS + SETTINGS))
 
     def test_the_published_schemas_take_them(self):
-        documents = [document for documents in self.files.values() for document in documents]
+        every = [document for found in self.files.values() for document in found]
         for version in VERSIONS:
-            self.assertEqual(schema_faults(documents, version), [None] * len(documents), version)
+            self.assertEqual(schema_faults(every, version), [None] * len(every), version)
 
     def test_the_schema_refuses_a_broken_one(self):
         breaks = [
@@ -220,7 +93,8 @@ class Manifests(Case):
     def test_the_number_of_parts_is_one_number(self):
         for name in ["features-job.yaml", "features-job-cuda.yaml"]:
             spec = self.jobs[name]["spec"]
-            [shards] = [v["value"] for v in pod(self.jobs[name])["containers"][0]["env"] if v["name"] == "HEADSTART_SHARDS"]
+            [container] = pod(self.jobs[name])["containers"]
+            [shards] = [v["value"] for v in container["env"] if v["name"] == "HEADSTART_SHARDS"]
             self.assertEqual({spec["completions"], spec["parallelism"], int(shards)}, {spec["completions"]}, name)
 
     def test_what_is_tried_again(self):
@@ -263,19 +137,17 @@ class Manifests(Case):
 
 
 class Image(Case):
-    def hadolint(self, path):
-        return subprocess.run([VENV / "bin" / "hadolint", path], capture_output=True, text=True)
-
     def test_the_linter_has_nothing_against_the_dockerfile(self):
-        result = self.hadolint(DOCKERFILE)
+        result = hadolint(DOCKERFILE)
         self.assertEqual((result.returncode, result.stdout), (0, ""))
         with tempfile.TemporaryDirectory() as folder:
             broken = Path(folder) / "Dockerfile"
-            for old, new in [("--from=build-cpu", "--frm=build-cpu"), ("12-slim", "latest"), ("RUN install", "RUN sudo install")]:
+            breaks = [("--from=", "--frm="), ("12-slim", "latest"), ("RUN install", "RUN sudo install")]
+            for old, new in breaks:
                 text = DOCKERFILE.read_text()
                 self.assertIn(old, text)
                 broken.write_text(text.replace(old, new))
-                self.assertEqual(self.hadolint(broken).returncode, 1, new)
+                self.assertEqual(hadolint(broken).returncode, 1, new)
 
     def test_tags_are_the_dockerfiles_targets(self):
         version = re.search(r'(?m)^version = "(.+)"$', (ROOT / "Cargo.toml").read_text())[1]
@@ -394,15 +266,15 @@ class Commands(Case):
                 self.assertEqual((process.returncode, output), (143, "published\n"), container["name"])
 
     def test_the_jobs_on_the_sample_set(self):
-        data = self.folder / "data"
-        run(RELEASE / "extractor", "sample", data / "images", "--per-class", "20", "--json")
-        run(RELEASE / "extractor", "backbone", "seed", "--size", "64", "--out", data / "backbones/resnet50.onnx", "--json")
+        data, extractor = self.folder / "data", RELEASE / "extractor"
+        images, model = data / "images", data / "backbones" / "resnet50.onnx"
+        run(extractor, "sample", images, "--per-class", "20", "--json")
+        run(extractor, "backbone", "seed", "--size", "64", "--out", model, "--json")
         [settings] = [d["data"] for d in self.files["settings.yaml"] if d["kind"] == "ConfigMap"]
         settings = {name: re.sub("^/data", str(data), value) for name, value in settings.items()}
-        library = os.environ.get("ORT_DYLIB_PATH") or run(
-            RELEASE / "extractor", "runtime", "fetch", "--data-dir", ROOT / "data", "--json"
-        )["library"]
-        settings["ORT_DYLIB_PATH"] = str(library)
+        # The image has ONNX Runtime at a place of its own, and so has this.
+        found = os.environ.get("ORT_DYLIB_PATH") or run(extractor, "runtime", "fetch", "--json")["library"]
+        settings["ORT_DYLIB_PATH"] = str(found)
 
         def job(name, number=0, **more):
             return self.code(containers(self.jobs[name])[number], settings, RELEASE, **more)
@@ -421,12 +293,11 @@ class Commands(Case):
         self.assertEqual(status, 0, output)
         [record] = (data / "runs").glob("*/run.json")
         self.assertEqual(sorted(path.name for path in (data / "indexes").glob("*.part-*")), [])
-        # The rows are those of one process, each once.
-        alone = ["features", data / "images", "--backbone", data / "backbones/resnet50.onnx", "--data-dir", ROOT / "data"]
-        single = ["--store", self.folder / "single", "--index", self.folder / "single.arrow", "--shard", "0/1", "--json"]
-        run(RELEASE / "extractor", *alone, *single)
-        stores = [run(RELEASE / "extractor", "store", "inspect", s, "--json") for s in [data / "features", self.folder / "single"]]
-        self.assertEqual(*[store["rows"] for store in stores])
+        # The rows are as many as one process makes of all images.
+        single = ["--store", self.folder / "single", "--index", self.folder / "single.arrow", "--shard", "0/1"]
+        run(extractor, "features", images, "--backbone", model, *single, "--json")
+        stores = [data / "features", self.folder / "single"]
+        self.assertEqual(*[run(extractor, "store", "inspect", store, "--json")["rows"] for store in stores])
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ PYTHON = VENV / "bin" / "python"
 
 
 def make_environment(venv=VENV, requirements=REQUIREMENTS):
-    """Makes the environment, once for each content of the requirements."""
+    """Makes an environment, once for each content of the requirements."""
     stamp, digest = venv / "complete", hashlib.sha256(requirements.read_bytes()).hexdigest()
     if stamp.is_file() and stamp.read_text() == digest:
         return

@@ -5,15 +5,17 @@ Why it exists: batch scripts are tested by the scheduler that they are for. It m
 Standard library only.
 """
 
+import atexit
 import os
 import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 from pathlib import Path
 
-PROGRAMS = ["munged", "mungekey", "slurmctld", "slurmd", "sbatch", "scontrol", "setpriv"]
+PROGRAMS = ["munged", "mungekey", "slurmctld", "slurmd", "sbatch", "scontrol"]
 CONF = """
 ClusterName=headstart
 SlurmctldHost={host}(127.0.0.1)
@@ -98,6 +100,9 @@ class Cluster:
         conf.write_text(CONF.format(host=host, ports=ports, folder=folder, nodes="\n".join(lines)))
         outer = {k: v for k, v in os.environ.items() if not k.startswith(("SLURM", "SBATCH", "SQUEUE", "SCONTROL"))}
         self.env = outer | {"SLURM_CONF": str(conf)}
+        # Ends everything once this process is gone, whatever ended it: its standard input is closed then.
+        self.guard = subprocess.Popen([sys.executable, __file__, folder], stdin=subprocess.PIPE, start_new_session=True)
+        atexit.register(self.close)
         try:
             self._start(nodes)
         except BaseException:
@@ -110,7 +115,7 @@ class Cluster:
         self._daemon(
             "munged", "--foreground", "--force", f"--socket={munge}", f"--key-file={key}",
             f"--pid-file={self.folder}/munged.pid", f"--seed-file={self.folder}/munge.seed",
-        )  # fmt: skip
+        )
         self._wait_up("munged", munge.exists)
         self._daemon("slurmctld", "-D")
         for i in range(1, nodes + 1):
@@ -139,8 +144,7 @@ class Cluster:
         return " | ".join((self.folder / f"{daemon}.err").read_text(errors="replace").splitlines()[-3:])
 
     def _daemon(self, name, *flags, program=None):
-        # It dies with this process, whatever ends that.
-        command = ["setpriv", "--pdeathsig", "KILL", program or name, *flags]
+        command = [program or name, *flags]
         with (self.folder / f"{name}.err").open("wb") as err:
             self.daemons[name] = subprocess.Popen(
                 command, env=self.env, stdout=err, stderr=err, stdin=subprocess.DEVNULL, start_new_session=True
@@ -170,20 +174,25 @@ class Cluster:
 
     def close(self):
         """Ends everything: the daemons, and whatever was started by them."""
+        self.guard.stdin.close()
+        self.guard.wait()
         for daemon in self.daemons.values():
-            daemon.kill()
             daemon.wait()
-        mark = f"SLURM_CONF={self.folder}/slurm.conf".encode()
-        for _ in range(100):
-            left = [pid for pid in processes() if pid != os.getpid() and mark in environment(pid)]
-            if not left:
-                return
-            for pid in left:
-                try:
-                    os.kill(pid, signal.SIGKILL)
-                except ProcessLookupError:
-                    pass
-            time.sleep(0.05)
+
+
+def end_all(folder):
+    """Ends every process whose environment names the cluster in `folder`."""
+    mark = f"SLURM_CONF={folder}/slurm.conf".encode()
+    for _ in range(100):
+        left = [pid for pid in processes() if mark in environment(pid)]
+        if not left:
+            return
+        for pid in left:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+        time.sleep(0.05)
 
 
 def processes():
@@ -217,3 +226,11 @@ def stopped(pid):
 def pending(pid, number):
     """Whether a signal waits for the process to go on."""
     return bool(int(status(pid).get("ShdPnd", "0"), 16) >> (number - 1) & 1)
+
+
+if __name__ == "__main__":
+    # Apart from what stops its parent.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sys.stdin.read()
+    end_all(sys.argv[1])

@@ -11,8 +11,12 @@ store_flag=(--store "${STORE:-$results/features}")
 index_flag=()
 [ -z "${INDEX:-}" ] || index_flag=(--index "$INDEX")
 
+# Of an array's task not SLURM_JOB_ID: the last task's is that of the whole array, and would bring all of it back.
+job=${SLURM_ARRAY_JOB_ID:+${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID}
+job=${job:-${SLURM_JOB_ID:-}}
+
 say() {
-  echo "slurm: $(date +%T) job $SLURM_JOB_ID on ${SLURMD_NODENAME:-?}, start $((${SLURM_RESTART_COUNT:-0} + 1)): $*" >&2
+  echo "slurm: $(date +%T) job $job on ${SLURMD_NODENAME:-?}, start $((${SLURM_RESTART_COUNT:-0} + 1)): $*" >&2
 }
 
 # queue_again CODE REASON: back into the queue, a bounded number of times. Without `exit 75`, which needs
@@ -24,13 +28,13 @@ queue_again() {
     exit 1
   fi
   # Not if it was cancelled, or is on its way back already after a node failure or a preemption.
-  state=$(squeue --noheader --format=%T --jobs="$SLURM_JOB_ID" 2> /dev/null) || state=gone
+  state=$(squeue --noheader --format=%T --jobs="$job" 2> /dev/null) || state=gone
   if [ "$state" != RUNNING ]; then
     say "$2; not queued again, as the job is ${state:-gone}"
     exit "$1"
   fi
   say "$2; queued again"
-  scontrol requeue "$SLURM_JOB_ID" || exit 1
+  scontrol requeue "$job" || exit 1
   exit 0
 }
 

@@ -212,6 +212,7 @@ class OnSlurm(unittest.TestCase):
         self.cluster.command("scontrol", "update", f"jobid={array}_2", "timelimit=1")
         wait_for("the time limit's signal", lambda: pending(pids[2], signal.SIGTERM))
         log("part 2: the time limit's SIGTERM is there, passed on by the batch script")
+        self.cluster.command("scontrol", "update", f"jobid={array}_2", "timelimit=60")  # enough for the next start
         os.kill(pids[2], signal.SIGCONT)
         os.kill(pids[3], signal.SIGCONT)
 
@@ -230,7 +231,8 @@ class OnSlurm(unittest.TestCase):
 
     def test_2_a_part_that_fails_for_good_and_is_run_again(self):
         (self.wishes / "exit-2").write_text("1")
-        jobs = self.submit("--index-job")
+        self.submit("features", "--index-job")
+        jobs = self.submit("train-head")  # a call of its own, as make does it
         self.assertEqual(self.wait_end(jobs["train-head"]), "FAILED")
         log("the log of the head:")
         show(self.log_of("train-head"))

@@ -43,8 +43,8 @@ result() {
   sed -n "s/^$1  *//p" "$HEADSTART_JOBS"/part-*.txt 2> /dev/null | sort -u || true
 }
 
-# require_features: puts the folder of the parts' store into $store and their index into $index. Where rows are missing it
-# says which parts are not done and ends the job.
+# require_features: puts the folder of the parts' store into $store and their index into $index. Where rows are missing
+# it says which parts are not done and ends the job.
 require_features() {
   local code=0 views flags=() part undone=() list
   for ((part = 0; part < ${HEADSTART_SHARDS:-0}; part++)); do

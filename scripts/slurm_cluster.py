@@ -93,7 +93,7 @@ class Cluster:
             (folder / name).mkdir(parents=True)
         host, ports = socket.gethostname().split(".")[0], free_ports(nodes + 1)
         lines = [
-            f"NodeName=n{i} NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[i]} CPUs=1 RealMemory=1000 State=UNKNOWN"
+            f"NodeName=n{i} NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[i]} CPUs=1 RealMemory=4000 State=UNKNOWN"
             for i in range(1, nodes + 1)
         ]
         conf = folder / "slurm.conf"

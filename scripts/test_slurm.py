@@ -114,7 +114,7 @@ class OnSlurm(unittest.TestCase):
         stand_in.chmod(0o755)
         self.env = self.cluster.env | {
             "DATA": str(self.data), "BACKBONE": str(self.backbone), "HEADSTART_DATA_DIR": str(self.results),
-            "PARTS": str(PARTS), "CPUS": "1", "MEM": "900M", "HEAD_CPUS": "1", "HEAD_MEM": "900M", "EP": "cpu",
+            "PARTS": str(PARTS), "CPUS": "1", "MEM": "2G", "HEAD_CPUS": "1", "HEAD_MEM": "2G", "EP": "cpu",
             "FEATURES_ARGS": self.features_args, "HEADSTART_EXTRACTOR": str(stand_in),
             "HEADSTART_HEAD_TRAINER": str(HEAD_TRAINER),
         }

@@ -10,6 +10,8 @@
 #   BASELINE_ARGS=..  more flags for `head-trainer baseline`
 #   REPORT_ARGS=..    runs and flags for `head-trainer report`    [the newest head and baseline]
 #   BACKBONE_ARGS=..  flags for the export                        [--weights imagenet]
+#   PARTS=N           parts of features-slurm; more variables: scripts/slurm/submit --help  [8]
+#   SUBMIT_ARGS=..    flags for scripts/slurm/submit, say --dry-run or --array 2
 #   BENCH_ARGS=..     flags for scripts/bench_head.py or bench_baseline.py, say --peers keras
 #
 # A DATA or BACKBONE that is given is used or refused. Where none is given and none lies at the
@@ -59,7 +61,8 @@ endif
 results := $(if $(stand_ins),$(demo),data)
 STORE ?= $(results)/features
 # The index of a stand-in's results lies with them, under a name that follows from the folder's.
-index_flag := $(if $(stand_ins),--index "$(demo)/indexes/$(if $(findstring sample set,$(stand_ins)),sample,$(shell printf %s '$(images)' | cksum | cut -d' ' -f1)).arrow")
+index_file := $(if $(stand_ins),$(demo)/indexes/$(if $(findstring sample set,$(stand_ins)),sample,$(shell printf %s '$(images)' | cksum | cut -d' ' -f1)).arrow)
+index_flag := $(if $(index_file),--index "$(index_file)")
 
 note = note: using $(strip $(stand_ins)), since none was given or found in data/ (hint: make backbone; $(if $(DATA),BACKBONE=FILE,$(if $(BACKBONE),DATA=DIR,DATA=DIR BACKBONE=FILE))); results go to $(demo)
 
@@ -80,6 +83,19 @@ features: check build $(stand_in_files) ## compute the features that the store l
 train-head: check build ## train a head on cached features (stage two)
 	@$(if $(stand_ins),echo "$(note)" >&2)
 	@$(head_trainer) train "$(images)" --backbone "$(model)" --store "$(STORE)" $(index_flag) --runs "$(results)/runs" $(HEAD_ARGS) $(skips_are_fine)
+
+slurm_submit = DATA="$(images)" BACKBONE="$(model)" STORE="$(STORE)" INDEX="$(index_file)" RESULTS="$(results)" EP="$(EP)" \
+  FEATURES_ARGS='$(FEATURES_ARGS)' HEAD_ARGS='$(HEAD_ARGS)' scripts/slurm/submit
+
+.PHONY: features-slurm
+features-slurm: check build $(stand_in_files) ## the same as an array job of PARTS parts on a Slurm cluster
+	@$(if $(stand_ins),echo "$(note)" >&2)
+	@$(slurm_submit) features $(SUBMIT_ARGS)
+
+.PHONY: train-head-slurm
+train-head-slurm: check build ## the same as a job after the features that were submitted
+	@$(if $(stand_ins),echo "$(note)" >&2)
+	@$(slurm_submit) train-head $(SUBMIT_ARGS)
 
 .PHONY: baseline
 baseline: check build $(filter $(sample_marker),$(stand_in_files)) ## train the small CNN end to end on the same images and split
@@ -134,6 +150,7 @@ test-all: test ## all tests: adds the slow ones and the Python peers
 	$(PYTHON) scripts/test_inputs.py
 	$(PYTHON) scripts/test_events.py
 	$(PYTHON) scripts/test_report.py
+	$(PYTHON) scripts/test_slurm.py
 
 .PHONY: bench
 bench: ## benchmarks: WHAT=head times the solvers beside other libraries, WHAT=baseline the CNN, WHAT=store writing, pooling and cached runs, WHAT=audit an audit
@@ -159,6 +176,6 @@ lint: ## formatting, clippy and documentation, warnings denied
 .PHONY: help
 help: ## this list
 	@echo "make VERB [VARIABLE=value ...]"
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | awk -F'\t' '{ printf "  %-12s %s\n", $$1, $$2 }'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | awk -F'\t' '{ printf "  %-16s %s\n", $$1, $$2 }'
 	@echo "variables:"
 	@sed -n 's/^#   \([A-Z_]*=.*\)/  \1/p' $(MAKEFILE_LIST)

@@ -151,6 +151,7 @@ test-all: test ## all tests: adds the slow ones and the Python peers
 	$(PYTHON) scripts/test_events.py
 	$(PYTHON) scripts/test_report.py
 	$(PYTHON) scripts/test_slurm.py
+	$(PYTHON) scripts/test_kubernetes.py
 
 .PHONY: bench
 bench: ## benchmarks: WHAT=head times the solvers beside other libraries, WHAT=baseline the CNN, WHAT=store writing, pooling and cached runs, WHAT=audit an audit

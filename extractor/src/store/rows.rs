@@ -36,22 +36,17 @@ struct Start {
 }
 
 impl Starts {
-    fn of(shards: &[Shard]) -> Starts {
-        let mut starts = Vec::with_capacity(shards.iter().map(Shard::batches).sum());
+    /// Of record batches with so many rows each.
+    fn of(batches: impl Iterator<Item = (Start, usize)>) -> Starts {
+        let mut starts = Vec::new();
         let mut total: u32 = 0;
-        for (shard, mapped) in (0..).zip(shards) {
-            for batch in 0..mapped.batches() as u32 {
-                starts.push(Start {
-                    number: total,
-                    shard,
-                    batch,
-                });
-                let count = u32::try_from(mapped.rows_in(batch as usize));
-                total = count
-                    .ok()
-                    .and_then(|count| total.checked_add(count))
-                    .expect("a store has fewer than 2^32 rows");
-            }
+        for (mut start, rows) in batches {
+            start.number = total;
+            starts.push(start);
+            let rows = u32::try_from(rows).ok();
+            total = rows
+                .and_then(|rows| total.checked_add(rows))
+                .expect("a store has fewer than 2^32 rows");
         }
         // As many steps as batches, about.
         let shift = (total / (starts.len() as u32).max(1)).max(1).ilog2();
@@ -86,7 +81,18 @@ impl Starts {
 impl Rows {
     /// The rows of `shards`; of several copies that in the first shard counts.
     pub fn of(shards: &[Shard]) -> Rows {
-        let starts = Starts::of(shards);
+        let batches = (0..).zip(shards).flat_map(|(shard, mapped)| {
+            let batches = 0..mapped.batches() as u32;
+            batches.map(move |batch| {
+                let start = Start {
+                    number: 0,
+                    shard,
+                    batch,
+                };
+                (start, mapped.rows_in(batch as usize))
+            })
+        });
+        let starts = Starts::of(batches);
         let hashes = || {
             positions(shards).map(|(shard, batch, row)| {
                 let (id, view) = (shard.id(batch, row), shard.view(batch, row));
@@ -160,4 +166,31 @@ pub(super) fn at(shards: &[Shard], at: RowRef) -> (ImageId, &str) {
 fn hash(id: &ImageId, view: &str) -> u64 {
     let id = u64::from_le_bytes(*id.0.first_chunk().expect("32 bytes"));
     id ^ xxh3_64(view.as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    proptest::proptest! {
+        #[test]
+        fn every_row_is_in_its_batch(
+            sizes in proptest::collection::vec(proptest::prop_oneof![0_usize..4, 0_usize..300], 0..40)
+        ) {
+            let batches = sizes.iter().zip(0..).map(|(rows, batch)| {
+                (Start { number: 0, shard: 7, batch }, *rows)
+            });
+            let starts = Starts::of(batches);
+            let mut number = 0;
+            for (batch, rows) in (0..).zip(&sizes) {
+                for row in 0..*rows as u32 {
+                    let expected = RowRef { shard: 7, batch, row };
+                    proptest::prop_assert_eq!(starts.locate(number), expected);
+                    number += 1;
+                }
+            }
+            // What is looked at does not grow where batches are small or many.
+            proptest::prop_assert!(starts.near.len() <= 2 * sizes.len().max(1));
+        }
+    }
 }

@@ -6,8 +6,9 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use anyhow::Context;
 use serde_json::json;
 
-use super::common::{Bar, Outcome, OutputArgs, default_index_path, set_threads, skipped_line};
+use super::common::{Bar, Outcome, OutputArgs, set_threads, skipped_line};
 use super::index;
+use super::place::{IndexPlace, Stores, Uploading};
 use super::signals::Signals;
 use crate::backbone::{self, Backbone, Model, Overrides};
 use crate::decode::Exif;
@@ -24,6 +25,8 @@ use crate::view::{View, Views};
 
 /// What a signal does to an extraction.
 const PROMISE: &str = "the batch in flight is finished and what is complete is kept";
+/// And to the uploads after it.
+const UPLOADING: &str = "what is complete is uploaded, or kept for the next run";
 
 /// Flags of `extractor features`, as typed.
 #[derive(Debug, clap::Args)]
@@ -35,7 +38,8 @@ pub struct Args {
     /// The backbone: an ONNX file, with its description (.toml) beside it.
     #[arg(long, value_name = "FILE")]
     backbone: PathBuf,
-    /// Folder of feature stores, one sub-folder a key [default: DATA_DIR/features].
+    /// Folder of feature stores, one sub-folder a key, or its URL: s3://BUCKET/KEY, gs://..., az://...
+    /// [default: DATA_DIR/features].
     #[arg(long, value_name = "DIR")]
     store: Option<PathBuf>,
     /// Where the index goes [default: DATA_DIR/indexes/NAME-DIGEST.arrow].
@@ -101,32 +105,29 @@ impl Args {
         // What is wrong with the backbone is said before the images are read.
         let model = Model::read(&self.backbone, &overrides)?;
         warn_of(&model);
-        let index_path = match &self.index {
-            Some(path) => path.clone(),
-            None => default_index_path(&output.data_dir, &self.dir)?,
-        };
+        let stores = Stores::open(self.store.as_deref(), output)?;
+        let index_place = IndexPlace::open(self.index.as_deref(), &self.dir, output)?;
         let images = DataSet::open(&self.dir, &self.columns)?;
-        let indexed = index::make(&images, &index_path, self.strict, self.rehash, output)?;
+        let (strict, rehash) = (self.strict, self.rehash);
+        let indexed = index::make(&images, &index_place.path, strict, rehash, output)?;
+        index_place.publish()?;
         let index = &indexed.index;
 
-        let root = self
-            .store
-            .clone()
-            .unwrap_or_else(|| output.data_dir.join("features"));
         let key = StoreKey::new(&model.spec, self.exif, self.dtype);
         let name = model.spec.name.clone();
-        let folder = key.folder(&root);
         let json = StoreJson {
             key: key.clone(),
             backbone_name: name.clone(),
             backbone_trained: model.spec.trained,
         };
+        let (root, folder) = stores.to_plan_with(&key, output)?;
         let store = match Store::open(&folder) {
             Ok(store) => Some(store),
             // Shards without a `store.json`, which was damaged and set aside: they say themselves
             // what they are.
             Err(StoreError::None(_)) if folder.is_dir() && store::has_rows(&folder)? => {
                 key::create(&root, &json)?;
+                stores.to_write_to(&json)?.finish()?;
                 Some(Store::open(&folder)?)
             }
             Err(StoreError::None(_)) => None,
@@ -161,7 +162,7 @@ impl Args {
         if !plan.missing.is_empty() {
             // No store is made before there is something to put into it.
             let mut backbone = self.open(model, threads, output)?;
-            key::create(&root, &json)?;
+            let writing = stores.to_write_to(&json)?;
             let bar = Bar(Progress::new(
                 "extracting",
                 unit,
@@ -170,18 +171,26 @@ impl Args {
             ));
             let start = Instant::now();
             let extracted = signals.gently(PROMISE, |stop| {
+                let report = Uploading::new(&bar, &writing, stop);
                 let job = Job {
                     images: &images,
-                    folder: &folder,
+                    folder: &writing.folder,
                     key: &key,
                     strict: self.strict,
                     shard_bytes: self.shard_bytes,
-                    stop,
+                    stop: &report.stop,
                 };
-                features::extract(&job, &mut backbone, index, &plan.missing, &bar)
+                features::extract(&job, &mut backbone, index, &plan.missing, &report)
             });
             bar.0.finish();
-            let extracted = extracted?;
+            let extracted = match extracted {
+                Ok(extracted) => extracted,
+                Err(e) => {
+                    // What was published before it is kept.
+                    signals.gently(UPLOADING, |_| writing.finish())?;
+                    return Err(e.into());
+                }
+            };
             counts.new = extracted.images;
             counts.rejected += extracted.rejected.len();
             let info = backbone.engine().info().clone();
@@ -196,8 +205,9 @@ impl Args {
                     processor: features::processor(),
                     threads: threads as u64,
                 };
-                cost.write(&folder)?;
+                cost.write(&writing.folder)?;
             }
+            signals.gently(UPLOADING, |_| writing.finish())?;
             extraction = Some((extracted, info, secs));
         }
         let shape = match &extraction {
@@ -213,8 +223,8 @@ impl Args {
         let mut text = format!(
             "store     {}\nindex     {}\nbackbone  {name}, preset {}, input {}x{}\nimages    {} \
              (cached {}, new {}, rejected {})\n",
-            escape_path(&folder),
-            escape_path(&index_path),
+            stores.shown(&key),
+            index_place.shown(),
             key.preset,
             key.input_size[0],
             key.input_size[1],
@@ -261,8 +271,8 @@ impl Args {
         }
         output.print(
             &json!({
-                "store": escape_path(&folder),
-                "index": escape_path(&index_path),
+                "store": stores.shown(&key),
+                "index": index_place.shown(),
                 "index_digest": index.digest(),
                 "backbone": name,
                 "key": key,

@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use anyhow::bail;
 use serde_json::json;
 
-use super::common::{Outcome, OutputArgs, default_index_path, skipped_line};
-use crate::files::{counted, escape, escape_path, grouped};
+use super::common::{Outcome, OutputArgs, skipped_line};
+use super::place::IndexPlace;
+use crate::files::{counted, escape, grouped};
 use crate::images::{Columns, DataSet, Source};
 use crate::index::{DigestCache, Index, Indexed};
 use crate::progress::Progress;
@@ -34,24 +35,22 @@ pub struct Args {
 impl Args {
     /// Runs the verb.
     pub fn run(self, output: &OutputArgs) -> anyhow::Result<Outcome> {
-        let path = match self.index {
-            Some(path) => path,
-            None => default_index_path(&output.data_dir, &self.dir)?,
-        };
+        let place = IndexPlace::open(self.index.as_deref(), &self.dir, output)?;
         let data = DataSet::open(&self.dir, &self.columns)?;
-        let indexed = make(&data, &path, self.strict, self.rehash, output)?;
+        let indexed = make(&data, &place.path, self.strict, self.rehash, output)?;
+        place.publish()?;
         let index = &indexed.index;
         let (counts, unique) = (index.class_counts(), index.unique().count());
         let mut text = format!(
             "index     {}\nimages    {} ({} different)\n",
-            escape_path(&path),
+            place.shown(),
             grouped(index.len() as u64),
             grouped(unique as u64)
         );
         text += &class_lines(index, unique);
         output.print(
             &json!({
-                "index": escape_path(&path),
+                "index": place.shown(),
                 "digest": index.digest(),
                 "images": index.len(),
                 "unique": unique,

@@ -23,14 +23,14 @@ REQUIREMENTS = SCRIPTS / "requirements-peers.txt"
 PYTHON = VENV / "bin" / "python"
 
 
-def make_environment():
-    """Makes the environment, once for each content of the requirements."""
-    stamp, digest = VENV / "complete", hashlib.sha256(REQUIREMENTS.read_bytes()).hexdigest()
+def make_environment(venv=VENV, requirements=REQUIREMENTS):
+    """Makes an environment, once for each content of the requirements."""
+    stamp, digest = venv / "complete", hashlib.sha256(requirements.read_bytes()).hexdigest()
     if stamp.is_file() and stamp.read_text() == digest:
         return
-    print(f"installing {REQUIREMENTS} into {VENV}", file=sys.stderr)
-    subprocess.run([sys.executable, "-m", "venv", "--clear", VENV], check=True)
-    subprocess.run([PYTHON, "-m", "pip", "install", "-q", "-r", REQUIREMENTS], check=True)
+    print(f"installing {requirements} into {venv}", file=sys.stderr)
+    subprocess.run([sys.executable, "-m", "venv", "--clear", venv], check=True)
+    subprocess.run([venv / "bin" / "python", "-m", "pip", "install", "-q", "-r", requirements], check=True)
     stamp.write_text(digest)
 
 

@@ -10,12 +10,12 @@ use crate::digest::Digest;
 use crate::features::Report;
 use crate::files::{escape, escape_path};
 use crate::progress::Progress;
-use crate::remote::Location;
+use crate::remote::{Location, RemoteError};
 
 /// For `--help`.
 pub const EXIT_CODES: &str = "Exit codes: 0 done; 1 failed; 2 wrong usage; 3 done, but some images \
      were skipped (each is named on stderr); 4 rows are missing (store inspect --index); 5 damage \
-     was found (store verify); 130 or 143 stopped by SIGINT or SIGTERM, what was complete is kept.";
+     was found (store verify); 75 a server or the network failed, worth another try later; 130 or 143 stopped by SIGINT or SIGTERM, what was complete is kept.";
 
 /// Flags that every verb has.
 #[derive(Debug, Clone, clap::Args)]
@@ -111,9 +111,18 @@ pub fn exit(result: anyhow::Result<Outcome>) -> ExitCode {
         Err(error) => {
             let line = format!("{error:#}").replace('\n', " ");
             eprintln!("error: {line}");
-            ExitCode::from(1)
+            ExitCode::from(if may_pass(&error) { 75 } else { 1 })
         }
     }
+}
+
+/// Whether the same command may succeed later: an object store's server or the network failed.
+fn may_pass(error: &anyhow::Error) -> bool {
+    let mut causes = error.chain();
+    causes.any(|cause| {
+        let remote = cause.downcast_ref::<RemoteError>();
+        remote.is_some_and(RemoteError::is_transient)
+    })
 }
 
 /// Sizes the thread pool: as wanted, or what the machine gives this process. Returns the number of

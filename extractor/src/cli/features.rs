@@ -32,7 +32,7 @@ const UPLOADING: &str = "what is complete is uploaded, or kept for the next run"
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The images: a folder with one sub-folder a class, a manifest (.csv, .tsv, .parquet, a folder
-    /// of .parquet), or a .zip or .tar archive, which is read in place.
+    /// of .parquet), or a .zip or .tar archive, which is read in place; or the URL of one.
     #[arg(value_name = "DATA")]
     dir: PathBuf,
     /// The backbone: an ONNX file, with its description (.toml) beside it.
@@ -107,7 +107,7 @@ impl Args {
         warn_of(&model);
         let stores = Stores::open(self.store.as_deref(), output)?;
         let index_place = IndexPlace::open(self.index.as_deref(), &self.dir, output)?;
-        let images = DataSet::open(&self.dir, &self.columns)?;
+        let images = DataSet::open_at(&self.dir, &self.columns, &output.data_dir)?;
         let (strict, rehash) = (self.strict, self.rehash);
         let indexed = index::make(&images, &index_place.path, strict, rehash, output)?;
         index_place.publish()?;
@@ -208,6 +208,9 @@ impl Args {
                 cost.write(&writing.folder)?;
             }
             signals.gently(UPLOADING, |_| writing.finish())?;
+            if let Some(e) = images.take_failure() {
+                return Err(anyhow::Error::from(e).context("the images cannot be read any more"));
+            }
             extraction = Some((extracted, info, secs));
         }
         let shape = match &extraction {

@@ -16,7 +16,7 @@ use crate::progress::Progress;
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The images: a folder with one sub-folder a class, a manifest (.csv, .tsv, .parquet, a folder
-    /// of .parquet), or a .zip or .tar archive, which is read in place.
+    /// of .parquet), or a .zip or .tar archive, which is read in place; or the URL of one.
     #[arg(value_name = "DATA")]
     dir: PathBuf,
     /// Where the index goes [default: DATA_DIR/indexes/NAME-DIGEST.arrow].
@@ -36,7 +36,7 @@ impl Args {
     /// Runs the verb.
     pub fn run(self, output: &OutputArgs) -> anyhow::Result<Outcome> {
         let place = IndexPlace::open(self.index.as_deref(), &self.dir, output)?;
-        let data = DataSet::open(&self.dir, &self.columns)?;
+        let data = DataSet::open_at(&self.dir, &self.columns, &output.data_dir)?;
         let indexed = make(&data, &place.path, self.strict, self.rehash, output)?;
         place.publish()?;
         let index = &indexed.index;
@@ -120,7 +120,7 @@ pub fn make(
         );
     }
     let kind = match data.source {
-        Source::Folder(_) => "class folder",
+        Source::Folder(_) | Source::Prefix(_) => "class folder",
         Source::Files(..) | Source::Archive(..) => "class",
     };
     for class in &indexed.empty_classes {

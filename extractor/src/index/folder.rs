@@ -5,6 +5,7 @@
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::Read;
+use std::ops::Range;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -47,27 +48,37 @@ impl Index {
         cache: &DigestCache,
         on_file: impl Fn() + Sync,
     ) -> Result<Indexed, IndexError> {
+        let look = |paths: &Paths, chunk: Range<usize>| {
+            let one = |i| {
+                let found = look_at(root, paths.get(i), cache);
+                on_file();
+                found
+            };
+            Ok(chunk.into_par_iter().map(one).collect())
+        };
+        Index::of_walk(root, walk::walk(root)?, cache, look)
+    }
+
+    /// Indexes the files that a walk found. `look` looks at those of some positions, some at once.
+    pub(super) fn of_walk(
+        root: &Path,
+        walk: Walk,
+        cache: &DigestCache,
+        look: impl Fn(&Paths, Range<usize>) -> Result<Vec<Found>, IndexError>,
+    ) -> Result<Indexed, IndexError> {
         let Walk {
             files: mut paths,
             mut labels,
             classes,
             mut skipped,
             mut ignored,
-        } = walk::walk(root)?;
+        } = walk;
         let mut ids = Vec::with_capacity(paths.len());
         let mut others = Vec::new(); // positions of files that are no images
         let mut stamps = cache.notes();
         for start in (0..paths.len()).step_by(CHUNK) {
             let chunk = start..paths.len().min(start + CHUNK);
-            let found: Vec<Found> = chunk
-                .clone()
-                .into_par_iter()
-                .map(|i| {
-                    let found = look_at(root, paths.get(i), cache);
-                    on_file();
-                    found
-                })
-                .collect();
+            let found = look(&paths, chunk.clone())?;
             for (position, found) in chunk.zip(found) {
                 match found {
                     Found::Image(stamp, id) => {
@@ -138,7 +149,7 @@ pub(super) fn renumber(classes: Vec<String>, labels: &mut [i32]) -> (Vec<String>
     (stay, go)
 }
 
-enum Found {
+pub(super) enum Found {
     Image(Stamp, ImageId),
     Clutter,
     Broken(String),
@@ -155,17 +166,24 @@ fn look_at(root: &Path, relative: &[u8], cache: &DigestCache) -> Found {
         Some(id) => Look::Image(id),
         None => look(File::open(path), decode::has_image_extension(relative)),
     };
-    match look {
-        Look::Image(id) => Found::Image(stamp, id),
-        Look::Clutter => Found::Clutter,
-        Look::Broken(reason) => Found::Broken(reason),
-    }
+    look.found(stamp)
 }
 
 pub(super) enum Look {
     Image(ImageId),
     Clutter,
     Broken(String),
+}
+
+impl Look {
+    /// With the file's stamp.
+    pub fn found(self, stamp: Stamp) -> Found {
+        match self {
+            Look::Image(id) => Found::Image(stamp, id),
+            Look::Clutter => Found::Clutter,
+            Look::Broken(reason) => Found::Broken(reason),
+        }
+    }
 }
 
 /// Recognises a file by content and digests it. What neither is an image nor `claims` to be one,

@@ -35,6 +35,7 @@ impl Index {
         let mut stamps = cache.notes();
         match &data.source {
             Source::Folder(_) => Index::of_folder(&data.path, cache, on_file),
+            Source::Prefix(prefix) => Index::of_prefix(&data.path, prefix, cache, on_file),
             Source::Files(folder, listing) => {
                 let one = |position: usize, _| {
                     let found = look_at_file(folder, listing.member(position), cache);

@@ -250,6 +250,7 @@ impl Work {
             args.data.as_deref(),
             &args.columns,
             explainer.exif(),
+            Some(&output.data_dir),
         );
         Ok(Work {
             record,

@@ -101,7 +101,7 @@ impl Args {
         };
         let place = IndexPlace::named(&named, output)?;
         let index_path = place.path.clone();
-        let open = |dir: &Path| DataSet::open(dir, &self.columns);
+        let open = |dir: &Path| DataSet::open_at(dir, &self.columns, &output.data_dir);
         let images = self.images.dir.as_deref().map(open).transpose()?;
         let mut skipped = 0;
         // A data set may have changed since it was indexed; an index that was named is the one meant.
@@ -153,6 +153,9 @@ impl Args {
             });
             bar.0.finish();
             skipped += filled?.rejected.len();
+            if let Some(e) = images.take_failure() {
+                return Err(anyhow::Error::from(e).context("the images cannot be read any more"));
+            }
             if signals.received().is_some() {
                 return Ok(None);
             }

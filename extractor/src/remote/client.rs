@@ -156,16 +156,16 @@ impl Client {
     }
 
     /// Reads many objects, or their beginnings where there is a length, some at once, and gives each
-    /// to `take`, in order.
+    /// to `take` with its number, in order.
     pub fn get_many<T>(
         &self,
-        keys: impl IntoIterator<Item = (String, Option<u64>)>,
-        take: impl Fn(Result<Bytes, RemoteError>) -> T,
+        keys: impl IntoIterator<Item = (usize, String, Option<u64>)>,
+        take: impl Fn(usize, Result<Bytes, RemoteError>) -> T,
     ) -> Vec<T> {
         let take = &take;
-        let read = keys
-            .into_iter()
-            .map(|(key, head)| async move { take(self.get_part(&key, head).await) });
+        let read = keys.into_iter().map(|(number, key, head)| async move {
+            take(number, self.get_part(&key, head).await)
+        });
         let read = futures_util::stream::iter(read).buffered(AT_ONCE);
         self.block_on(read.collect())
     }

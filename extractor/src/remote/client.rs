@@ -4,6 +4,7 @@
 //! what is in an object.
 
 use std::error::Error;
+use std::fmt;
 use std::fs::File;
 use std::future::Future;
 use std::ops::Range;
@@ -20,7 +21,7 @@ use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
 use object_store::path::Path as Key;
 use object_store::{
     BackoffConfig, ClientConfigKey, GetOptions, GetRange, ObjectMeta, ObjectStore, ObjectStoreExt,
-    PutMode, PutOptions, PutPayload, RetryConfig,
+    PutMode, PutOptions, PutPayload, RetryConfig, coalesce_ranges,
 };
 use tokio::runtime::{Builder, Runtime};
 
@@ -31,6 +32,10 @@ use crate::files::FileError;
 
 /// Requests under way at once for many small objects.
 const AT_ONCE: usize = 32;
+
+/// Ranges of an object with no more than this between them are read at once: a request takes about as
+/// long.
+const NEAR_BYTES: u64 = 128 << 10;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
@@ -150,8 +155,9 @@ impl Client {
     /// When the server fails, or a range lies outside of the object.
     pub fn get_ranges(&self, url: &Url, ranges: &[Range<u64>]) -> Result<Vec<Bytes>, RemoteError> {
         let key = self.key(&url.key)?;
-        self.retrying("read", &url.key, || async {
-            self.reads.get_ranges(&key, ranges).await
+        self.retrying("read", &url.key, || {
+            let read = |range| async { self.reads.get_range(&key, range).await };
+            coalesce_ranges(ranges, read, NEAR_BYTES)
         })
     }
 
@@ -309,26 +315,33 @@ impl Client {
     }
 
     fn error(&self, action: &'static str, key: &str, error: object_store::Error) -> RemoteError {
-        let url = self.url(key);
-        let source = |e| Box::new(e) as Box<dyn Error + Send + Sync>;
+        let (url, scheme) = (self.url(key), self.bucket.scheme);
+        let transient = may_pass(&error);
+        let status = status(&error);
+        let from_metadata = error.to_string().contains(METADATA_SERVER);
+        let refused = matches!(
+            error,
+            object_store::Error::PermissionDenied { .. }
+                | object_store::Error::Unauthenticated { .. }
+        );
         match error {
             object_store::Error::NotFound { .. } => RemoteError::NotFound(url),
-            e @ (object_store::Error::PermissionDenied { .. }
-            | object_store::Error::Unauthenticated { .. }) => RemoteError::Refused {
+            _ if status == Some(404) => RemoteError::NotFound(url),
+            e if refused || matches!(status, Some(401 | 403)) => RemoteError::Refused {
                 action,
                 url,
-                source: source(e),
+                source: Box::new(Cause(e)),
             },
-            e if e.to_string().contains(METADATA_SERVER) => RemoteError::Credentials {
+            e if from_metadata => RemoteError::Credentials {
                 url,
-                scheme: self.bucket.scheme,
-                source: source(e),
+                scheme,
+                source: Box::new(Cause(e)),
             },
             e => RemoteError::Request {
                 action,
                 url,
-                transient: may_pass(&e),
-                source: source(e),
+                transient,
+                source: Box::new(Cause(e)),
             },
         }
     }
@@ -381,26 +394,58 @@ impl Patience {
     }
 }
 
-/// Whether what a server or the network did may pass. What the library says of an answer with a
-/// status is text alone.
+/// The library's error, which says at each level what all below say, as what lies at the bottom of it.
+#[derive(Debug)]
+struct Cause(object_store::Error);
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let bottom = chain(&self.0).last().expect("an error itself");
+        f.write_str(&plain(&bottom.to_string()))
+    }
+}
+
+impl Error for Cause {}
+
+fn chain(error: &object_store::Error) -> impl Iterator<Item = &(dyn Error + 'static)> {
+    std::iter::successors(Some(error as &(dyn Error + 'static)), |e| e.source())
+}
+
+/// An answer in XML as its code and message.
+fn plain(text: &str) -> String {
+    let within = |tag: &str| {
+        let (_, rest) = text.split_once(&format!("<{tag}>"))?;
+        rest.split_once(&format!("</{tag}>"))
+            .map(|(inside, _)| inside)
+    };
+    let text = match (within("Code"), within("Message")) {
+        (Some(code), Some(message)) => format!("{code}: {message}"),
+        (Some(code), None) => code.to_owned(),
+        _ => text.to_owned(),
+    };
+    let words: Vec<&str> = text.split_whitespace().collect();
+    crate::files::printable(&words.join(" "))
+}
+
+/// The HTTP status that an error tells of, which the library says in words alone.
+fn status(error: &object_store::Error) -> Option<u16> {
+    let text = error.to_string();
+    let (_, status) = text.split_once("non-2xx status code: ")?;
+    status.get(..3)?.parse().ok()
+}
+
+/// Whether what a server or the network did may pass.
 fn may_pass(error: &object_store::Error) -> bool {
     if !matches!(error, object_store::Error::Generic { .. }) {
         return false;
     }
-    let mut next: Option<&(dyn Error + 'static)> = Some(error);
-    while let Some(cause) = next {
-        if cause.is::<HttpError>() || cause.is::<Passing>() {
-            return true;
-        }
-        next = cause.source();
+    if chain(error).any(|cause| cause.is::<HttpError>() || cause.is::<Passing>()) {
+        return true;
     }
-    let text = error.to_string();
-    let status = text.split("non-2xx status code: ").nth(1);
-    let status = status.and_then(|rest| rest.get(..3)?.parse::<u16>().ok());
-    match status {
+    match status(error) {
         Some(status) => status >= 500 || status == 408 || status == 429,
         // An answer that is cut off or garbled, but not one that sends us elsewhere.
-        None => !text.contains("redirect"),
+        None => !error.to_string().contains("redirect"),
     }
 }
 
@@ -489,4 +534,75 @@ fn store(
             Arc::new(settings.into_iter().fold(builder, set).build()?)
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answers_are_said_in_short() {
+        for (text, short) in [
+            (
+                "<?xml version=\"1.0\"?>\n<Error><Code>NoSuchBucket</Code><Message>There is\nnone\
+                 </Message></Error>",
+                "NoSuchBucket: There is none",
+            ),
+            ("x <Code>SlowDown</Code>", "SlowDown"),
+            ("connection refused", "connection refused"),
+            ("\u{1b}[2J", "\\u{1b}[2J"),
+        ] {
+            assert_eq!(plain(text), short);
+        }
+    }
+
+    #[test]
+    fn a_status_says_whether_to_try_again() {
+        for (status, passes) in [
+            (500, true),
+            (503, true),
+            (429, true),
+            (400, false),
+            (301, false),
+        ] {
+            let text = format!("Server returned non-2xx status code: {status} What: <Error/>");
+            let error = object_store::Error::Generic {
+                store: "S3",
+                source: text.into(),
+            };
+            assert_eq!(may_pass(&error), passes, "{status}");
+        }
+        assert!(may_pass(&cut_off(1, 2)));
+        assert!(may_pass(&object_store::Error::Generic {
+            store: "S3",
+            source: "an answer that is garbled".into(),
+        }));
+    }
+
+    #[test]
+    fn patience_ends() {
+        let error = |transient| RemoteError::Request {
+            action: "read",
+            url: Url {
+                scheme: Scheme::S3,
+                bucket: "b".to_owned(),
+                key: "k".to_owned(),
+            },
+            transient,
+            source: "it fails".into(),
+        };
+        let mut patience = Patience::new(Limits::default());
+        let pauses: Vec<Duration> = (0..8)
+            .map(|_| patience.pause(error(true)).unwrap())
+            .collect();
+        assert_eq!(pauses[0], FIRST_PAUSE);
+        assert_eq!(pauses[1], 2 * FIRST_PAUSE);
+        assert_eq!(pauses[7], LONGEST_PAUSE);
+        assert!(patience.pause(error(false)).is_err());
+        let none = Limits {
+            retry: Duration::ZERO,
+            ..Limits::default()
+        };
+        assert!(Patience::new(none).pause(error(true)).is_err());
+    }
 }

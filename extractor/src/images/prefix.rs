@@ -249,7 +249,7 @@ pub(super) fn open(
     Ok(DataSet {
         path: url.to_path(),
         opened,
-        source: Source::Prefix(Prefix::new(client, url, objects)?),
+        source: Source::Prefix(Box::new(Prefix::new(client, url, objects)?)),
     })
 }
 

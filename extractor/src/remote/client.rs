@@ -408,7 +408,8 @@ impl fmt::Display for Cause {
 impl Error for Cause {}
 
 fn chain(error: &object_store::Error) -> impl Iterator<Item = &(dyn Error + 'static)> {
-    std::iter::successors(Some(error as &(dyn Error + 'static)), |e| e.source())
+    let first: &(dyn Error + 'static) = error;
+    std::iter::successors(Some(first), |e| (*e).source())
 }
 
 /// An answer in XML as its code and message.

@@ -199,7 +199,7 @@ fn upload_all(
         }
         let outcomes: Vec<Result<(), RemoteError>> = std::thread::scope(|scope| {
             let start = |path| scope.spawn(move || move_up(client, path, url));
-            let uploads: Vec<_> = some.iter().map(start).collect();
+            let uploads: Vec<_> = some.iter().map(PathBuf::as_path).map(start).collect();
             let end = |upload: std::thread::ScopedJoinHandle<_>| upload.join();
             let ended = uploads.into_iter().map(end);
             ended

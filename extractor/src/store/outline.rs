@@ -47,7 +47,10 @@ pub fn pieces<E>(
     if footer < tail_start {
         tail_start = footer;
         got.truncate(1);
-        got.extend(read_at(&mut read, Vec::from([tail_start..length]))?);
+        got.extend(read_at(
+            &mut read,
+            std::iter::once(tail_start..length).collect(),
+        )?);
     }
     let footer_at = (footer - tail_start) as usize;
     let parsed = crate::quietly::catch(|| blocks(&got[1].1[footer_at..], footer));

@@ -115,6 +115,9 @@ impl Args {
         let model = Model::read(&self.backbone, &overrides)?;
         warn_of(&model);
         let stores = Stores::open(self.store.as_deref(), output)?;
+        let key = StoreKey::new(&model.spec, self.exif, self.dtype);
+        // A server that refuses is known before the images are read.
+        let (root, folder) = stores.to_plan_with(&key, output)?;
         let index_place = IndexPlace::open(self.index.as_deref(), &self.dir, output)?;
         let chosen = Chosen::of(&self, &index_place)?;
         let images = chosen.open(&self.dir, &self.columns, &output.data_dir)?;
@@ -122,14 +125,12 @@ impl Args {
         let indexed = &share.indexed;
         let index = &indexed.index;
 
-        let key = StoreKey::new(&model.spec, self.exif, self.dtype);
         let name = model.spec.name.clone();
         let json = StoreJson {
             key: key.clone(),
             backbone_name: name.clone(),
             backbone_trained: model.spec.trained,
         };
-        let (root, folder) = stores.to_plan_with(&key, output)?;
         let store = match Store::open(&folder) {
             Ok(store) => Some(store),
             // Shards without a `store.json`, which was damaged and set aside: they say themselves

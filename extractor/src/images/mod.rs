@@ -78,7 +78,7 @@ pub(crate) enum Source {
     /// Files that a manifest lists.
     Files(Folder, Listing),
     /// Files below a URL in an object store.
-    Prefix(Prefix),
+    Prefix(Box<Prefix>),
     /// Members of an archive or rows of Parquet files. The stamp says whether it is still the same.
     Archive(Archive, Stamp),
 }

@@ -284,10 +284,10 @@ pub(super) fn open(
     Ok(DataSet {
         path: url.to_path(),
         opened,
-        source: Source::Prefix(match all {
+        source: Source::Prefix(Box::new(match all {
             true => Prefix::new(client, url, objects)?,
             false => Prefix::unlisted(client, url),
-        }),
+        })),
     })
 }
 

@@ -25,6 +25,9 @@ use crate::store::map;
 /// Complete files that may wait before whoever makes them has to wait, too.
 const WAITING: usize = 4;
 
+/// Files that are uploaded at once.
+const AT_ONCE: usize = 4;
+
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// Files at least this large are mapped rather than read.
@@ -190,17 +193,31 @@ fn upload_all(
     }
     // A store is whole with its description alone.
     upload(client, &folder.join(STORE_JSON), url)?;
-    for path in paths {
+    for some in paths.chunks(AT_ONCE) {
         if stop.load(Ordering::SeqCst) {
             return Ok(());
         }
-        upload(client, &path, url)?;
-        match fs::remove_file(&path) {
-            Err(e) if !is_gone(&e) => return Err(FileError::new("remove", &path)(e).into()),
-            _ => {}
-        }
+        let outcomes: Vec<Result<(), RemoteError>> = std::thread::scope(|scope| {
+            let start = |path| scope.spawn(move || move_up(client, path, url));
+            let uploads: Vec<_> = some.iter().map(PathBuf::as_path).map(start).collect();
+            let end = |upload: std::thread::ScopedJoinHandle<_>| upload.join();
+            let ended = uploads.into_iter().map(end);
+            ended
+                .map(|upload| upload.expect("no uploader panics"))
+                .collect()
+        });
+        outcomes.into_iter().collect::<Result<(), RemoteError>>()?;
     }
     Ok(())
+}
+
+/// Uploads a file and removes it here.
+fn move_up(client: &Client, path: &Path, url: &Url) -> Result<(), RemoteError> {
+    upload(client, path, url)?;
+    match fs::remove_file(path) {
+        Err(e) if !is_gone(&e) => Err(FileError::new("remove", path)(e).into()),
+        _ => Ok(()),
+    }
 }
 
 /// Uploads a file into the folder `url`, unless the same one is there. One that is gone was uploaded

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use super::layout::LEAST_BYTES;
 
 /// The footer is read with this much before it, which is all of it but in very large shards.
-const TAIL_BYTES: u64 = 64 << 10;
+const TAIL_BYTES: u64 = 16 << 10;
 /// Magic and padding.
 const HEAD_BYTES: u64 = 8;
 const TRAILER_BYTES: usize = 10;
@@ -47,7 +47,10 @@ pub fn pieces<E>(
     if footer < tail_start {
         tail_start = footer;
         got.truncate(1);
-        got.extend(read_at(&mut read, vec![tail_start..length])?);
+        got.extend(read_at(
+            &mut read,
+            std::iter::once(tail_start..length).collect(),
+        )?);
     }
     let footer_at = (footer - tail_start) as usize;
     let parsed = crate::quietly::catch(|| blocks(&got[1].1[footer_at..], footer));

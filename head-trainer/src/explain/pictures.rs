@@ -34,7 +34,7 @@ pub enum PictureError {
         /// Where it should be.
         place: PathBuf,
         /// Why it cannot be opened.
-        source: InputError,
+        source: Box<InputError>,
     },
     /// The data set has no such image by now.
     #[error("cannot read {} in {}: {reason}", escape(path), escape_path(place))]
@@ -102,7 +102,10 @@ impl Pictures {
         };
         match opened {
             Ok(data) => Ok(Pictures { place, data, exif }),
-            Err(source) => Err(PictureError::DataSet { place, source }),
+            Err(e) => Err(PictureError::DataSet {
+                place,
+                source: Box::new(e),
+            }),
         }
     }
 

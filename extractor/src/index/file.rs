@@ -163,9 +163,11 @@ impl Reading {
         let labels = batch.column_by_name("label")?.as_any();
         let labels = labels.downcast_ref::<DictionaryArray<Int32Type>>()?;
         let names = labels.values().as_any().downcast_ref::<StringArray>()?;
-        let names: Vec<String> = names.iter().flatten().map(str::to_owned).collect();
-        let classes = self.classes.get_or_insert_with(|| names.clone());
-        if *classes != names {
+        let names = || names.iter().flatten();
+        let classes = self
+            .classes
+            .get_or_insert_with(|| names().map(str::to_owned).collect());
+        if !names().eq(classes.iter().map(String::as_str)) {
             return None;
         }
         let digester = self.digester.get_or_insert_with(Digester::new);

@@ -133,9 +133,10 @@ impl Shard {
                 format!("{length} bytes are too short for one").into(),
             ));
         }
-        let buffer = map::map(&file).map_err(FileError::new("map the shard", path))?;
         // The decoder is strict, but a hostile file must not be able to stop the program.
-        crate::quietly::catch(|| layout::read(&buffer, path))
+        let read = |buffer: &Buffer| crate::quietly::catch(|| layout::read(buffer, path));
+        map::map_to_look(&file, read)
+            .map_err(FileError::new("map the shard", path))?
             .unwrap_or_else(|| Err("its structure is damaged".into()))
             .map_err(wrong)
     }

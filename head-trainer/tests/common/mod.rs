@@ -42,6 +42,15 @@ pub fn head_trainer(data_dir: &Path) -> assert_cmd::Command {
     command
 }
 
+/// ONNX Runtime's library, as `make test` put it into `data/`.
+pub fn library() -> PathBuf {
+    let repository = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let located = runtime::locate(&repository.join("data"), Flavour::Cpu);
+    located
+        .expect("ONNX Runtime is not there: run `make runtime` first")
+        .path
+}
+
 struct Quiet;
 
 impl Report for Quiet {
@@ -65,12 +74,8 @@ pub fn extract(images: &Path, backbone: &Path, data_dir: &Path) -> (PathBuf, Pat
         backbone_trained: model.spec.trained,
     };
     let folder = key::create(&data_dir.join("features"), &json).unwrap();
-    let repository = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-    let library = runtime::locate(&repository.join("data"), Flavour::Cpu);
     let options = EngineOptions {
-        library: library
-            .expect("ONNX Runtime is not there: run `make runtime` first")
-            .path,
+        library: library(),
         provider: Provider::Cpu,
         threads: std::thread::available_parallelism().map_or(1, usize::from),
     };

@@ -7,6 +7,7 @@ use std::error::Error;
 use std::io;
 
 use crate::features::FeaturesError;
+use crate::remote::RemoteError;
 use crate::store::StoreError;
 
 /// Why an image's bytes cannot be had.
@@ -46,6 +47,7 @@ pub fn is_transient(error: &(dyn Error + 'static)) -> bool {
         let here = [
             error.downcast_ref().is_some_and(io_is_transient),
             error.downcast_ref().is_some_and(gone),
+            error.downcast_ref().is_some_and(RemoteError::is_transient),
             // A transparent error has no source of its own kind.
             matches!(error.downcast_ref(), Some(FeaturesError::Store(e)) if gone(e)),
         ];

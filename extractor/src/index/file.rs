@@ -19,6 +19,7 @@ use arrow::record_batch::RecordBatch;
 use super::{Digester, Entry, Index, IndexError};
 use crate::digest::Digest;
 use crate::files::{FileError, Pending, escape_path, unescape_path};
+use crate::remote::Location;
 
 const FORMAT: &str = "index";
 const VERSION: &str = "1";
@@ -35,7 +36,10 @@ impl Index {
             path: path.to_owned(),
             source,
         };
-        let root = std::path::absolute(root).unwrap_or_else(|_| root.to_owned());
+        let root = match Location::parse(root) {
+            Ok(Location::Remote(url)) => url.to_path(),
+            _ => std::path::absolute(root).unwrap_or_else(|_| root.to_owned()),
+        };
         let schema = Arc::new(Schema::new_with_metadata(
             vec![
                 Field::new("id", DataType::FixedSizeBinary(32), false),

@@ -42,6 +42,7 @@ pub mod inspect;
 pub mod key;
 mod layout;
 pub mod map;
+pub mod outline;
 mod provenance;
 pub mod rejected;
 mod rows;

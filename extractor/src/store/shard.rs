@@ -39,8 +39,8 @@ use crate::digest::{Digest, ImageId};
 use crate::files::FileError;
 
 pub(super) const FORMAT: &str = "features";
-pub(super) const PREFIX: &str = "shard-";
-pub(super) const SUFFIX: &str = ".arrow";
+pub(crate) const PREFIX: &str = "shard-";
+pub(crate) const SUFFIX: &str = ".arrow";
 
 /// A feature map in the store's element type, [h * w * c], channels last.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -8,6 +8,7 @@ use crate::decode::Exif;
 use crate::digest::Digest;
 use crate::preprocess::{Layout, Preset};
 
+mod outline;
 mod strange;
 mod upkeep;
 

@@ -323,8 +323,8 @@ class Remote(unittest.TestCase):
         self.assertEqual(names, ["readme.txt"], "of what is no image nothing is remembered")
         self.proxy.reset()
         # One image is another one now.
-        first, second = sorted(self.images.glob("Cat/*.jpg"))[:2]
-        key = f"{self.data.name}/PetImages/Cat/{first.name}"
+        first, second = sorted(self.images.glob("*/*.jpg"))[:2]
+        key = f"{self.data.name}/PetImages/{first.relative_to(self.images)}"
         self.s3.upload_file(str(second), BUCKET, key)
         self.extractor("index", url, data=self.data)
         self.assertEqual(len(object_gets(self.proxy.requests)), 2, "the image and readme.txt")

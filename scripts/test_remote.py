@@ -329,6 +329,35 @@ class Remote(unittest.TestCase):
         self.extractor("index", url, data=self.data)
         self.assertEqual(len(object_gets(self.proxy.requests)), 2, "the image and readme.txt")
 
+    def test_parts_with_everything_there(self):
+        """Two machines with nothing of their own: each reads its part of the images once, as the index says."""
+        images = self.upload_images()
+        index = f"{images}.arrow"
+        self.extractor("index", images, "--index", index, data=self.data)
+        self.proxy.reset()
+        machines = [self.data / "one", self.data / "two"]
+        for machine in machines:
+            machine.mkdir()
+        command = self.features_command(images, self.store, "--index", index)
+        processes = [
+            self.start(*command, data=machine, HEADSTART_SHARDS="2", JOB_COMPLETION_INDEX=str(number))
+            for number, machine in enumerate(machines)
+        ]
+        done = [self.end(process) for process in processes]
+        self.assertEqual([one["part"] for one in done], [{"number": 0, "of": 2}, {"number": 1, "of": 2}])
+        self.assertEqual(sum(one["rows"]["new"] for one in done), ROWS)
+        read = [path for path in object_gets(self.proxy.requests) if path.endswith(".jpg")]
+        self.assertEqual((len(read), len(set(read))), (ROWS, ROWS))
+        self.assertEqual(self.downloaded(done[0]["store"]), self.expected)
+        # Without an index, too.
+        self.proxy.reset()
+        store = f"{self.store}-2"
+        command = self.features_command(images, store, "--index", f"{images}-2.arrow")
+        for number, machine in enumerate(machines):
+            features = self.end(self.start(*command, "--shard", f"{number}/2", data=machine))
+            self.assertIn(f"part-{number}-of-2", features["index"])
+        self.assertEqual(self.downloaded(features["store"]), self.expected)
+
     def test_images_of_a_server_that_fails(self):
         url = self.upload_images()
         self.proxy.reset(lambda method, path, number: [ERROR, PASS, CUT, PASS, PASS, PASS, PASS][number % 7])

@@ -3,14 +3,12 @@
 //! Every call waits for its result, and tries again what may pass, with growing pauses. Must not know
 //! what is in an object.
 
-use std::error::Error;
-use std::fmt;
 use std::fs::File;
 use std::future::Future;
 use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{StreamExt, TryStreamExt};
@@ -25,8 +23,10 @@ use object_store::{
 };
 use tokio::runtime::{Builder, Runtime};
 
+use super::answer::{Cause, chain, status};
 use super::limits::Limits;
 use super::location::{Scheme, Url};
+use super::patience::{FIRST_PAUSE, LONGEST_PAUSE, Patience};
 use super::{Object, RemoteError};
 use crate::files::FileError;
 
@@ -36,9 +36,6 @@ const AT_ONCE: usize = 32;
 /// Ranges of an object with no more than this between them are read at once: a request takes about as
 /// long.
 const NEAR_BYTES: u64 = 128 << 10;
-
-const FIRST_PAUSE: Duration = Duration::from_millis(200);
-const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
 /// The address that a cloud's machines ask for credentials.
 const METADATA_SERVER: &str = "169.254.";
@@ -384,76 +381,6 @@ impl From<object_store::Error> for Interrupted {
     }
 }
 
-/// How long a request is tried again.
-struct Patience {
-    limits: Limits,
-    failed: Option<Instant>,
-    pause: Duration,
-}
-
-impl Patience {
-    fn new(limits: Limits) -> Patience {
-        Patience {
-            limits,
-            failed: None,
-            pause: FIRST_PAUSE,
-        }
-    }
-
-    /// How long to wait before the next try, or the error where there is none.
-    fn pause(&mut self, error: RemoteError) -> Result<Duration, RemoteError> {
-        let waited = self.failed.get_or_insert_with(Instant::now).elapsed();
-        if !error.is_transient() || waited >= self.limits.retry {
-            return Err(error);
-        }
-        let pause = self.pause;
-        self.pause = (pause * 2).min(LONGEST_PAUSE);
-        tracing::info!("{error:#}: trying again in {:.1} s", pause.as_secs_f64());
-        Ok(pause)
-    }
-}
-
-/// The library's error, which says at each level what all below say, as what lies at the bottom of it.
-#[derive(Debug)]
-struct Cause(object_store::Error);
-
-impl fmt::Display for Cause {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let bottom = chain(&self.0).last().expect("an error itself");
-        f.write_str(&plain(&bottom.to_string()))
-    }
-}
-
-impl Error for Cause {}
-
-fn chain(error: &object_store::Error) -> impl Iterator<Item = &(dyn Error + 'static)> {
-    let first: &(dyn Error + 'static) = error;
-    std::iter::successors(Some(first), |e| (*e).source())
-}
-
-/// An answer in XML as its code and message.
-fn plain(text: &str) -> String {
-    let within = |tag: &str| {
-        let (_, rest) = text.split_once(&format!("<{tag}>"))?;
-        rest.split_once(&format!("</{tag}>"))
-            .map(|(inside, _)| inside)
-    };
-    let text = match (within("Code"), within("Message")) {
-        (Some(code), Some(message)) => format!("{code}: {message}"),
-        (Some(code), None) => code.to_owned(),
-        _ => text.to_owned(),
-    };
-    let words: Vec<&str> = text.split_whitespace().collect();
-    crate::files::printable(&words.join(" "))
-}
-
-/// The HTTP status that an error tells of, which the library says in words alone.
-fn status(error: &object_store::Error) -> Option<u16> {
-    let text = error.to_string();
-    let (_, status) = text.split_once("non-2xx status code: ")?;
-    status.get(..3)?.parse().ok()
-}
-
 /// Whether what a server or the network did may pass.
 fn may_pass(error: &object_store::Error) -> bool {
     if !matches!(error, object_store::Error::Generic { .. }) {
@@ -561,22 +488,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn answers_are_said_in_short() {
-        for (text, short) in [
-            (
-                "<?xml version=\"1.0\"?>\n<Error><Code>NoSuchBucket</Code><Message>There is\nnone\
-                 </Message></Error>",
-                "NoSuchBucket: There is none",
-            ),
-            ("x <Code>SlowDown</Code>", "SlowDown"),
-            ("connection refused", "connection refused"),
-            ("\u{1b}[2J", "\\u{1b}[2J"),
-        ] {
-            assert_eq!(plain(text), short);
-        }
-    }
-
-    #[test]
     fn a_status_says_whether_to_try_again() {
         for (status, passes) in [
             (500, true),
@@ -597,32 +508,5 @@ mod tests {
             store: "S3",
             source: "an answer that is garbled".into(),
         }));
-    }
-
-    #[test]
-    fn patience_ends() {
-        let error = |transient| RemoteError::Request {
-            action: "read",
-            url: Url {
-                scheme: Scheme::S3,
-                bucket: "b".to_owned(),
-                key: "k".to_owned(),
-            },
-            transient,
-            source: "it fails".into(),
-        };
-        let mut patience = Patience::new(Limits::default());
-        let pauses: Vec<Duration> = (0..8)
-            .map(|_| patience.pause(error(true)).unwrap())
-            .collect();
-        assert_eq!(pauses[0], FIRST_PAUSE);
-        assert_eq!(pauses[1], 2 * FIRST_PAUSE);
-        assert_eq!(pauses[7], LONGEST_PAUSE);
-        assert!(patience.pause(error(false)).is_err());
-        let none = Limits {
-            retry: Duration::ZERO,
-            ..Limits::default()
-        };
-        assert!(Patience::new(none).pause(error(true)).is_err());
     }
 }

@@ -10,15 +10,15 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use arrow::buffer::Buffer;
 use bytes::Bytes;
 
 use super::client::Put;
 use super::stores::is_of_store;
-use super::{Client, Remote, RemoteError, Url};
-use crate::files::{FileError, TEMPORARY_PREFIX, counted, is_gone};
+use super::{Client, Remote, RemoteError, Url, remove_left_behind};
+use crate::files::{FileError, counted, is_gone};
 use crate::store::key::STORE_JSON;
 use crate::store::map;
 
@@ -35,9 +35,6 @@ const MAPPED_BYTES: u64 = 1 << 20;
 
 /// How often to look at an object that is there and, when looked at, is not.
 const TRIES: usize = 8;
-
-/// How old a temporary file is that nobody writes any more.
-const LEFT_BEHIND: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Uploads of all that appears in the outbox of one store, by a thread of its own.
 #[derive(Debug)]
@@ -264,18 +261,5 @@ fn read(path: &Path) -> std::io::Result<Bytes> {
     match file.metadata()?.len() < MAPPED_BYTES {
         true => fs::read(path).map(Bytes::from),
         false => Ok(Bytes::from_owner(Mapped(map::map(&file)?))),
-    }
-}
-
-/// Removes what runs that were killed long ago had begun. What cannot be removed takes space.
-fn remove_left_behind(folder: &Path) {
-    let now = SystemTime::now();
-    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-        let name = entry.file_name();
-        let modified = entry.metadata().and_then(|found| found.modified());
-        let age = modified.ok().and_then(|then| now.duration_since(then).ok());
-        if name.to_string_lossy().starts_with(TEMPORARY_PREFIX) && age > Some(LEFT_BEHIND) {
-            let _ = fs::remove_file(entry.path());
-        }
     }
 }

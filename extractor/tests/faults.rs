@@ -266,7 +266,7 @@ fn a_lost_mount_keeps_what_was_published() {
         common::in_mount_namespace(SCRIPT, &[&disk, &mount, &out], Some(&command)).unwrap();
     let text = |name: &str| fs::read_to_string(out.join(name)).unwrap_or_default();
     assert!(output.status.success(), "{output:?} {}", text("more.txt"));
-    assert_eq!(text("code"), "1\n", "{}", text("lost.txt"));
+    assert_eq!(text("code"), "75\n", "{}", text("lost.txt"));
     assert!(
         text("lost.txt").contains("features"),
         "{}",

@@ -224,10 +224,20 @@ impl ShardWriter {
     /// Completes the open shard and gives it its name. That follows from its rows, so two writers
     /// that computed the same rows take the same one: the shard that is there first stays, as
     /// somebody may read it, unless it is damaged.
+    ///
+    /// What fails as the store is gone says so, whatever the system says of the file.
     fn publish(&mut self) -> Result<(), StoreError> {
-        let Some(mut open) = self.open.take() else {
+        let Some(open) = self.open.take() else {
             return Ok(());
         };
+        self.complete(open)
+            .map_err(|e| match key::must_be_there(&self.folder) {
+                Err(gone @ StoreError::Gone(_)) => gone,
+                _ => e,
+            })
+    }
+
+    fn complete(&mut self, mut open: OpenShard) -> Result<(), StoreError> {
         let checksums = serde_json::to_string(&open.checksums).expect("a list of texts");
         open.writer.write_metadata("headstart.checksums", checksums);
         open.writer.finish().map_err(|e| self.failed(e))?;

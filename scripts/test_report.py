@@ -8,16 +8,14 @@ without that it says so and skips. `HEADSTART_CHROMIUM` names another one, `HEAD
 library only.
 """
 
-import json
 import os
-import subprocess
 import tempfile
 import unittest
 from pathlib import Path
 
 from browser import CHROMIUM, Browser
+from test_read_store import ROOT, run
 
-ROOT = Path(__file__).resolve().parent.parent
 EXTRACTOR = Path(os.environ.get("HEADSTART_EXTRACTOR", ROOT / "target" / "release" / "extractor"))
 HEAD_TRAINER = Path(os.environ.get("HEADSTART_HEAD_TRAINER", ROOT / "target" / "release" / "head-trainer"))
 HOSTILE = "<img src=x onerror=alert(1)>"
@@ -56,13 +54,6 @@ MEASURE = """
   };
 })()
 """
-
-
-def run(*command):
-    result = subprocess.run([str(part) for part in command], capture_output=True, text=True, cwd=ROOT)
-    if result.returncode != 0:
-        raise AssertionError(f"{command} exited {result.returncode}: {result.stderr}")
-    return json.loads(result.stdout)
 
 
 @unittest.skipUnless(CHROMIUM, "no chromium is installed (hint: apt-get install chromium)")

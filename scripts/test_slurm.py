@@ -19,7 +19,7 @@ import unittest
 from pathlib import Path
 
 from slurm_cluster import Cluster, Unavailable, check, pending, status, stopped, wait_for
-from test_read_store import PYTHON, ROOT, SCRIPTS, make_environment
+from test_read_store import PYTHON, ROOT, SCRIPTS, make_environment, run
 
 EXTRACTOR = Path(os.environ.get("HEADSTART_EXTRACTOR", ROOT / "target" / "release" / "extractor"))
 HEAD_TRAINER = Path(os.environ.get("HEADSTART_HEAD_TRAINER", ROOT / "target" / "release" / "head-trainer"))
@@ -55,13 +55,6 @@ def log(text):
 def show(path):
     for line in path.read_text(errors="replace").splitlines():
         print(f"            | {line}", flush=True)
-
-
-def run(*command):
-    result = subprocess.run([str(part) for part in command], capture_output=True, text=True, check=False)
-    if result.returncode != 0:
-        raise AssertionError(f"{command} exited {result.returncode}: {result.stderr}")
-    return json.loads(result.stdout)
 
 
 class OnSlurm(unittest.TestCase):

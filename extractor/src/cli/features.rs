@@ -1,5 +1,6 @@
 //! `extractor features`.
 
+mod memory;
 mod share;
 
 use std::path::{Path, PathBuf};
@@ -17,7 +18,6 @@ use crate::decode::Exif;
 use crate::engine::{Engine, EngineOptions, OnnxRuntime, Provider};
 use crate::features::{self, Counts, Extracted, Job};
 use crate::files::{counted, counted_as, escape, escape_path, grouped};
-use crate::given;
 use crate::images::Columns;
 use crate::index::Indexed;
 use crate::part::Part;
@@ -147,15 +147,7 @@ impl Args {
         if let Some(warning) = store.as_ref().and_then(Store::mixture) {
             tracing::warn!("{warning}");
         }
-        let needed = needed_bytes(
-            model.bytes().len() as u64,
-            self.batch_size.into(),
-            model.spec.input_size,
-            index.len() as u64,
-        );
-        if let Some(warning) = tight(given::memory_bytes(), needed) {
-            tracing::warn!("{warning}");
-        }
+        memory::warn(&model, self.batch_size, index.len());
         if share.part.is_whole() {
             warn_of_classes(indexed, &self.dir);
         }
@@ -214,7 +206,6 @@ impl Args {
             };
             counts.new = extracted.images;
             counts.rejected += extracted.rejected.len();
-            share.is_there(&extracted, plan.missing.len(), &self.dir)?;
             let info = backbone.engine().info().clone();
             let secs = start.elapsed().as_secs_f64();
             if extracted.rows > 0 {
@@ -230,6 +221,7 @@ impl Args {
                 cost.write(&writing.folder)?;
             }
             signals.gently(UPLOADING, |_| writing.finish())?;
+            share.is_there(&extracted, plan.missing.len(), &self.dir)?;
             if let Some(e) = images.take_failure() {
                 return Err(anyhow::Error::from(e).context("the images cannot be read any more"));
             }
@@ -371,32 +363,6 @@ pub(crate) fn open_engine(
         .with_context(|| format!("cannot open the backbone {}", escape_path(&model.path)))
 }
 
-/// Memory that an extraction takes, in bytes, about: measured with ResNet50 and MobileNetV2 at
-/// 100x100 in batches of 16 to 256, within a tenth. Other networks differ.
-fn needed_bytes(
-    model_bytes: u64,
-    batch_size: u64,
-    [height, width]: [usize; 2],
-    images: u64,
-) -> u64 {
-    const EACH_PIXEL: u64 = 330; // of a batch: activations, input and maps
-    let batch = batch_size * (height * width) as u64 * EACH_PIXEL;
-    (64 << 20) + 3 * model_bytes + batch + 64 * images
-}
-
-/// A warning if the memory that this process was `given` will hardly do.
-fn tight(given: Option<u64>, needed: u64) -> Option<String> {
-    let mebibytes = |bytes: u64| grouped(bytes >> 20);
-    given.filter(|given| *given < needed).map(|given| {
-        format!(
-            "this process was given {} MiB of memory, and an extraction like this one takes about {} MiB \
-             (hint: give the job more, or lower --batch-size)",
-            mebibytes(given),
-            mebibytes(needed)
-        )
-    })
-}
-
 fn warn_of(model: &Model) {
     let spec = &model.spec;
     if spec.trained == Some(false) {
@@ -431,31 +397,6 @@ fn warn_of_classes(indexed: &Indexed, dir: &Path) {
             "found {}, and a head tells two or more apart (hint: name the folder whose sub-folders are the \
              classes{below}, or a manifest with a column of labels)",
             counted_as(classes.len(), "class", "classes")
-        );
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{needed_bytes, tight};
-
-    #[test]
-    fn a_job_with_too_little_memory_is_told() {
-        // Measured: 523 MB (ResNet50, 94.4 MB) and 307 MB (MobileNetV2, 8.9 MB).
-        for (model, batch, measured) in [
-            (94_400_000, 64, 523.0),
-            (94_400_000, 256, 1105.0),
-            (8_900_000, 64, 307.0),
-        ] {
-            let needed = needed_bytes(model, batch, [100, 100], 300) as f64 / f64::from(1 << 20);
-            assert!((needed / measured - 1.0).abs() < 0.1, "{needed} {measured}");
-        }
-        assert_eq!(tight(None, 1), None);
-        assert_eq!(tight(Some(2 << 30), 1 << 30), None);
-        let warning = tight(Some(600 << 20), 1 << 30).unwrap();
-        assert!(
-            warning.contains("given 600 MiB") && warning.contains("1,024 MiB"),
-            "{warning}"
         );
     }
 }

@@ -354,10 +354,7 @@ impl DataSet {
         columns: &super::Columns,
         data_dir: &Path,
     ) -> Result<DataSet, InputError> {
-        match Location::parse(place)? {
-            Location::Local(path) => DataSet::open(&path, columns),
-            Location::Remote(url) => open(&url, columns, data_dir, false),
-        }
+        DataSet::open_place(place, columns, data_dir, false)
     }
 
     /// [`DataSet::open_at`] for one whose index is there, so that it need not be listed.
@@ -369,9 +366,18 @@ impl DataSet {
         columns: &super::Columns,
         data_dir: &Path,
     ) -> Result<DataSet, InputError> {
+        DataSet::open_place(place, columns, data_dir, true)
+    }
+
+    fn open_place(
+        place: &Path,
+        columns: &super::Columns,
+        data_dir: &Path,
+        indexed: bool,
+    ) -> Result<DataSet, InputError> {
         match Location::parse(place)? {
             Location::Local(path) => DataSet::open(&path, columns),
-            Location::Remote(url) => open(&url, columns, data_dir, true),
+            Location::Remote(url) => open(&url, columns, data_dir, indexed),
         }
     }
 

@@ -66,7 +66,7 @@ pub enum RemoteError {
     #[error("there is no {0} (hint: check bucket and key)")]
     NotFound(Url),
     /// The server says no for another reason, or cannot be reached.
-    #[error("cannot {action} {url}{}", if *transient { " (hint: the server or the network fails; run the same command again later, finished work is kept)" } else { "" })]
+    #[error("cannot {action} {url}")]
     Request {
         /// What was tried.
         action: &'static str,

@@ -251,7 +251,7 @@ impl Args {
             );
         }
         match share.part.is_whole() {
-            true => text += &index::class_lines(index, total),
+            true => text += &(index::class_lines(index, total) + &index::left_out_line(&images)),
             false => text += &format!("part      {}, of {}\n", share.part, share.source),
         }
         if let Some(shape) = shape {
@@ -293,6 +293,7 @@ impl Args {
                 "views": views.iter().map(View::to_string).collect::<Vec<_>>(),
                 "rows": { "cached": cached_rows, "new": new_rows },
                 "skipped_files": indexed.skipped.len(),
+                "left_out": images.left_out.map_or(0, |left_out| left_out.images),
                 "map_shape": shape.map(|s| [s.height, s.width, s.channels]),
                 "shards_written": extraction.as_ref().map_or(0, |(e, ..)| e.shards.len()),
                 "engine": extraction.as_ref().map(|(_, info, _)| &info.engine),

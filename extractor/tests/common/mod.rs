@@ -4,6 +4,7 @@
 #![allow(dead_code)]
 
 pub mod http;
+pub mod pets;
 
 use std::collections::BTreeMap;
 use std::fs;

@@ -90,7 +90,7 @@ pub struct Args {
     shard_bytes: usize,
 }
 
-fn parse_size(text: &str) -> Result<[usize; 2], String> {
+pub(super) fn parse_size(text: &str) -> Result<[usize; 2], String> {
     let wrong = || format!("`{text}` is not HxW, such as 100x100");
     let (height, width) = text.split_once('x').ok_or_else(wrong)?;
     match (height.parse(), width.parse()) {

@@ -21,7 +21,7 @@ pub struct KnownSet {
     /// What it is, for people.
     pub what: String,
     /// Where its archive is.
-    #[serde(deserialize_with = "url")]
+    #[serde(deserialize_with = "crate::net::url_of_text")]
     pub url: Url,
     /// The archive's size.
     pub size_bytes: u64,
@@ -31,12 +31,6 @@ pub struct KnownSet {
     pub keep: Keep,
     /// How many images that is documented to leave.
     pub kept: u64,
-}
-
-/// An address as text.
-pub(crate) fn url<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Url, D::Error> {
-    let text = <String as serde::Deserialize>::deserialize(deserializer)?;
-    Url::parse(&text).map_err(serde::de::Error::custom)
 }
 
 #[derive(serde::Deserialize)]

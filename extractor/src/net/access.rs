@@ -44,6 +44,14 @@ pub fn shown(url: &Url) -> String {
     url.into()
 }
 
+/// Reads an address out of a registry's text.
+pub(crate) fn url_of_text<'de, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Url, D::Error> {
+    let text = <String as serde::Deserialize>::deserialize(deserializer)?;
+    Url::parse(&text).map_err(serde::de::Error::custom)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

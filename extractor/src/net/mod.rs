@@ -11,6 +11,7 @@ mod error;
 mod forward;
 mod proxy;
 
+pub(crate) use access::url_of_text;
 pub use access::{Access, shown};
 pub use client::{Client, Reply};
 pub use environment::Environment;

@@ -1,8 +1,12 @@
 //! A small archive of the structure of Microsoft's cats vs dogs, and the photos in it.
 
 use std::io::{Cursor, Write as _};
+use std::time::Duration;
 
+use extractor::digest::Digest;
+use extractor::fetch::{Conditions, Remote};
 use image::{DynamicImage, ImageFormat, Rgb, RgbImage};
+use url::Url;
 use zip::write::SimpleFileOptions;
 
 /// A photo: a JPEG that begins with its JFIF mark.
@@ -65,4 +69,29 @@ pub fn archive() -> Vec<u8> {
         zip.write_all(&bytes).unwrap();
     }
     zip.finish().unwrap().into_inner()
+}
+
+/// Where a server has it.
+pub const PATH: &str = "/pets/archive.zip";
+/// Its name.
+pub const NAME: &str = "archive.zip";
+
+/// Short times, no configuration of pip's.
+pub fn conditions() -> Conditions {
+    Conditions {
+        environment: [("PIP_CONFIG_FILE", "/dev/null")].into_iter().collect(),
+        connect_timeout: Duration::from_secs(5),
+        stall_timeout: Duration::from_millis(300),
+        retries: 2,
+        pause: Duration::from_millis(1),
+    }
+}
+
+/// The archive at a server, size and digest known.
+pub fn remote(server: &str) -> Remote {
+    Remote {
+        url: Url::parse(&format!("{server}{PATH}")).unwrap(),
+        size_bytes: Some(archive().len() as u64),
+        sha256: Some(Digest::of(&archive())),
+    }
 }

@@ -51,6 +51,19 @@ impl Report for Quiet {
     }
 }
 
+/// ONNX Runtime on the CPU, as `make test` put it into `data/`.
+pub fn engine() -> EngineOptions {
+    let repository = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let library = runtime::locate(&repository.join("data"), Flavour::Cpu);
+    EngineOptions {
+        library: library
+            .expect("ONNX Runtime is not there: run `make runtime` first")
+            .path,
+        provider: Provider::Cpu,
+        threads: std::thread::available_parallelism().map_or(1, usize::from),
+    }
+}
+
 /// Indexes `images` and computes their features with a real backbone: (store, index file).
 pub fn extract(images: &Path, backbone: &Path, data_dir: &Path) -> (PathBuf, PathBuf) {
     let model = Model::read(backbone, &Overrides::default()).unwrap();
@@ -65,15 +78,7 @@ pub fn extract(images: &Path, backbone: &Path, data_dir: &Path) -> (PathBuf, Pat
         backbone_trained: model.spec.trained,
     };
     let folder = key::create(&data_dir.join("features"), &json).unwrap();
-    let repository = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-    let library = runtime::locate(&repository.join("data"), Flavour::Cpu);
-    let options = EngineOptions {
-        library: library
-            .expect("ONNX Runtime is not there: run `make runtime` first")
-            .path,
-        provider: Provider::Cpu,
-        threads: std::thread::available_parallelism().map_or(1, usize::from),
-    };
+    let options = engine();
     let engine = OnnxRuntime::open(model.bytes(), &options).unwrap();
     let mut backbone = model.with_engine(Box::new(engine), 64);
     let store = Store::open(&folder).unwrap();

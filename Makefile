@@ -115,7 +115,7 @@ compare: features train-head baseline report ## features (cached), head, baselin
 
 .PHONY: check
 check:
-	@[ -z "$(DATA)" ] || [ -e "$(DATA)" ] || { echo "error: DATA=$(DATA) does not exist (hint: name a folder with one sub-folder of images a class, a manifest or an archive)" >&2; exit 1; }
+	@[ -z "$(DATA)" ] || [ -e "$(DATA)" ] || case "$(DATA)" in *://*) ;; *) false ;; esac || { echo "error: DATA=$(DATA) does not exist (hint: name a folder with one sub-folder of images a class, a manifest or an archive)" >&2; exit 1; }
 	@[ -z "$(BACKBONE)" ] || [ -f "$(BACKBONE)" ] || { echo "error: BACKBONE=$(BACKBONE) is not a file (hint: make backbone exports the ImageNet ResNet50)" >&2; exit 1; }
 
 .PHONY: demo
@@ -158,7 +158,9 @@ test-all: test ## all tests: adds the slow ones and the Python peers
 	$(PYTHON) scripts/test_inputs.py
 	$(PYTHON) scripts/test_events.py
 	$(PYTHON) scripts/test_report.py
+	$(PYTHON) scripts/test_remote.py
 	$(PYTHON) scripts/test_slurm.py
+	$(PYTHON) scripts/test_kubernetes.py
 
 .PHONY: bench
 bench: ## benchmarks: WHAT=head times the solvers beside other libraries, WHAT=baseline the CNN, WHAT=store writing, pooling and cached runs, WHAT=audit an audit

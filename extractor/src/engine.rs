@@ -171,6 +171,14 @@ fn concise(reason: &str) -> String {
         let from = reason[..end].rfind(|c: char| c.is_whitespace() || "'\"(".contains(c));
         return reason[from.map_or(0, |i| i + 1)..end + MISSING.len()].to_owned();
     }
+    // `CUDA failure 100: no CUDA-capable device is detected ; GPU=...`, somewhere in a template's name.
+    if let Some(start) = reason.find("CUDA failure ") {
+        let text = reason[start..]
+            .split([';', '\n'])
+            .next()
+            .unwrap_or_default();
+        return text.trim().to_owned();
+    }
     let line = reason.lines().next().unwrap_or_default();
     line.chars().take(300).collect()
 }
@@ -296,6 +304,13 @@ mod tests {
             "libcublasLt.so.13: cannot open shared object file"
         );
         assert_eq!(concise("no device\nat f\nat g"), "no device");
+        let device = "/onnxruntime/cuda_call.cc:129 std::conditional_t<THRW, void, Status> onnxruntime::CudaCall(ERRTYPE, \
+                      const char*) [with ERRTYPE = cudaError; bool THRW = true] CUDA failure 100: no CUDA-capable \
+                      device is detected ; GPU=-1 ; hostname=n1 ; expr=cudaSetDevice(info_.device_id);\n";
+        assert_eq!(
+            concise(device),
+            "CUDA failure 100: no CUDA-capable device is detected"
+        );
     }
 
     #[test]

@@ -24,6 +24,7 @@ pub mod pixels;
 pub mod preprocess;
 pub mod progress;
 mod quietly;
+pub mod remote;
 pub mod resize;
 pub mod runtime;
 pub mod sample;

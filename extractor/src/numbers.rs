@@ -1,7 +1,9 @@
-//! Finds numbers by hash in 6 bytes a number: what they stand for stays where it lies.
+//! Finds numbers by hash in 7 bytes a number: what they stand for stays where it lies.
 //!
-//! Numbers are sorted into buckets of two on average by their hashes; whoever looks one up
-//! compares the few numbers of a bucket with what is looked for. Made in two passes, so that
+//! Numbers are sorted into buckets of two on average by their hashes, each with 8 more bits of its
+//! hash; whoever looks one up compares those of a bucket that have the same bits with what is
+//! looked for, which is next to never in vain: each look at what a number stands for waits for
+//! memory, or for a disk. Made in two passes, so that
 //! everything has its final size from the start. Must not know what the numbers stand for.
 
 /// The numbers 0, 1, 2 and so on, by hash.
@@ -9,6 +11,7 @@
 pub struct Numbers {
     ends: Vec<u32>, // of each bucket in `numbers`
     numbers: Vec<u32>,
+    tags: Vec<u8>, // of each number
 }
 
 /// Numbers under way: the size of each bucket is being counted.
@@ -23,12 +26,18 @@ pub struct Counting {
 pub struct Placing {
     cursors: Vec<u32>,
     numbers: Vec<u32>,
+    tags: Vec<u8>,
     next: u32,
 }
 
 fn bucket(hash: u64, buckets: usize) -> usize {
     // Less than `buckets`, and every bucket as likely.
     ((u128::from(hash) * buckets as u128) >> 64) as usize
+}
+
+/// Other bits of a hash than those that choose the bucket.
+fn tag(hash: u64) -> u8 {
+    hash as u8
 }
 
 impl Numbers {
@@ -42,11 +51,14 @@ impl Numbers {
 
     /// The numbers that may be meant, ascending.
     pub fn find(&self, hash: u64) -> impl Iterator<Item = u32> {
-        let found = match self.ends.len() {
-            0 => &[][..],
-            buckets => &self.numbers[self.range(bucket(hash, buckets))],
+        let range = match self.ends.len() {
+            0 => 0..0,
+            buckets => self.range(bucket(hash, buckets)),
         };
-        found.iter().copied()
+        let found = self.numbers[range.clone()].iter().zip(&self.tags[range]);
+        found
+            .filter(move |(_, found)| **found == tag(hash))
+            .map(|(number, _)| *number)
     }
 
     /// How many there are.
@@ -54,20 +66,19 @@ impl Numbers {
         self.numbers.len()
     }
 
-    /// All numbers, in no particular order.
-    pub fn iter(&self) -> impl Iterator<Item = u32> {
-        self.numbers.iter().copied()
-    }
-
-    /// Drops numbers that stand for the `same` as a lower one.
-    pub fn drop_copies(&mut self, same: impl Fn(u32, u32) -> bool) {
+    /// Drops numbers that stand for the `same` as a lower one. Returns them, ascending.
+    pub fn drop_copies(&mut self, same: impl Fn(u32, u32) -> bool) -> Vec<u32> {
         let (mut kept, mut start) = (0, 0);
+        let mut dropped = Vec::new();
         for bucket in 0..self.ends.len() {
             let (end, first) = (self.ends[bucket] as usize, kept);
             for i in start..end {
-                let number = self.numbers[i];
-                if !self.numbers[first..kept].iter().any(|n| same(*n, number)) {
-                    self.numbers[kept] = number;
+                let (number, tag) = (self.numbers[i], self.tags[i]);
+                let is_copy = |n: usize| self.tags[n] == tag && same(self.numbers[n], number);
+                if (first..kept).any(is_copy) {
+                    dropped.push(number);
+                } else {
+                    (self.numbers[kept], self.tags[kept]) = (number, tag);
                     kept += 1;
                 }
             }
@@ -75,6 +86,9 @@ impl Numbers {
             start = end;
         }
         self.numbers.truncate(kept);
+        self.tags.truncate(kept);
+        dropped.sort_unstable();
+        dropped
     }
 
     fn range(&self, bucket: usize) -> std::ops::Range<usize> {
@@ -108,6 +122,7 @@ impl Counting {
         Placing {
             cursors,
             numbers: vec![0; self.total as usize],
+            tags: vec![0; self.total as usize],
             next: 0,
         }
     }
@@ -122,6 +137,7 @@ impl Placing {
         let buckets = self.cursors.len();
         let cursor = &mut self.cursors[bucket(hash, buckets)];
         self.numbers[*cursor as usize] = self.next;
+        self.tags[*cursor as usize] = tag(hash);
         *cursor += 1;
         self.next += 1;
     }
@@ -131,6 +147,7 @@ impl Placing {
         Numbers {
             ends: self.cursors, // each has moved to the end of its bucket
             numbers: self.numbers,
+            tags: self.tags,
         }
     }
 }
@@ -162,14 +179,12 @@ mod tests {
             for i in 0..count {
                 assert_eq!(find(&all, i), [i, i + count, i + 2 * count]);
             }
-            all.drop_copies(|a, b| values[a as usize] == values[b as usize]);
+            let dropped = all.drop_copies(|a, b| values[a as usize] == values[b as usize]);
+            assert!(dropped.into_iter().eq(count..3 * count));
             assert_eq!(all.len(), count as usize);
             for i in 0..count {
                 assert_eq!(find(&all, i), [i]);
             }
-            let mut sorted: Vec<u32> = all.iter().collect();
-            sorted.sort_unstable();
-            assert!(sorted.into_iter().eq(0..count));
             assert!(find(&all, count).is_empty());
         }
         assert_eq!(Numbers::default().find(7).count(), 0);

@@ -8,6 +8,7 @@ use std::io;
 
 use crate::features::FeaturesError;
 use crate::fetch::FetchError;
+use crate::remote::RemoteError;
 use crate::store::StoreError;
 
 /// Why an image's bytes cannot be had.
@@ -47,6 +48,7 @@ pub fn is_transient(error: &(dyn Error + 'static)) -> bool {
         let here = [
             error.downcast_ref().is_some_and(io_is_transient),
             error.downcast_ref().is_some_and(gone),
+            error.downcast_ref().is_some_and(RemoteError::is_transient),
             // A transparent error has no source of its own kind.
             matches!(error.downcast_ref(), Some(FeaturesError::Store(e)) if gone(e)),
             error.downcast_ref().is_some_and(FetchError::may_pass),

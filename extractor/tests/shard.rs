@@ -98,10 +98,14 @@ fn parts_make_up_the_whole_with_an_index_and_without() {
             assert_eq!(rows(&only_store(&data).unwrap()), expected);
 
             // The index of the whole takes the parts' over, and says that all is done.
-            let parts = || common::names(&data.join("indexes"), "images").len();
-            assert_eq!(parts(), if with_index { 2 } else { 6 });
+            // (Digest caches lack what was just written.)
+            let indexes = || {
+                let names = common::names(&data.join("indexes"), "images");
+                names.iter().filter(|name| name.ends_with(".arrow")).count()
+            };
+            assert_eq!(indexes(), if with_index { 1 } else { 3 });
             let path = index(&data, images)["index"].as_str().unwrap().to_owned();
-            assert_eq!(parts(), 2);
+            assert_eq!(indexes(), 1);
             common::extractor(&data)
                 .args(["store", "inspect", "--index", &path])
                 .arg(only_store(&data).unwrap())

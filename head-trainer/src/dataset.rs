@@ -21,7 +21,7 @@ use extractor::view::{View, Views};
 pub use self::joined::Joined;
 pub(crate) use self::joined::must_have_classes;
 pub use self::pixels::PixelSet;
-pub use self::stores::{StoreFilter, find_store, find_stores};
+pub use self::stores::{Candidate, StoreFilter, choose, find_store, find_stores, fitting};
 use self::views::TrainRows;
 pub use self::views::WantedViews;
 use crate::pooled::{Pooled, PooledStore};

@@ -218,22 +218,24 @@ impl SplitPlan {
     /// # Errors
     /// When an id is listed twice.
     pub fn assign(&self, images: &[(ImageId, u32)]) -> Result<Vec<Side>, DuplicateImage> {
-        let mut keyed: Vec<(u32, u64, ImageId, usize)> = images
-            .iter()
-            .enumerate()
-            .map(|(place, &(id, label))| (label, self.hash(id), id, place))
-            .collect();
-        // By class, then by (hash, id): a class is a run, and equal ids of a class are neighbours.
-        keyed.sort_unstable();
-        let mut seen = std::collections::HashSet::with_capacity(images.len());
-        if let Some(&(id, _)) = images.iter().find(|(id, _)| !seen.insert(*id)) {
-            return Err(DuplicateImage(id));
+        if !images.is_sorted_by(|(a, _), (b, _)| a < b) {
+            let mut seen = std::collections::HashSet::with_capacity(images.len());
+            if let Some(&(id, _)) = images.iter().find(|(id, _)| !seen.insert(*id)) {
+                return Err(DuplicateImage(id));
+            }
         }
+        let mut keyed: Vec<(u32, u64, u32)> = (0..)
+            .zip(images)
+            .map(|(place, &(id, label))| (label, self.hash(id), place))
+            .collect();
+        // By class, then by (hash, id): a class is a run.
+        let id = |place: u32| images[place as usize].0;
+        keyed.sort_unstable_by(|a, b| (a.0, a.1, id(a.2)).cmp(&(b.0, b.1, id(b.2))));
         let mut sides = vec![Side::Train; images.len()];
         for class in keyed.chunk_by(|a, b| a.0 == b.0) {
             let cuts = self.cuts(class.len());
-            for (rank, &(_, hash, _, place)) in class.iter().enumerate() {
-                sides[place] = match self.mode {
+            for (rank, &(_, hash, place)) in class.iter().enumerate() {
+                sides[place as usize] = match self.mode {
                     SplitMode::Rank => side_of(rank, cuts),
                     SplitMode::Threshold => self.threshold_side(hash),
                 };

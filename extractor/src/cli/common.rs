@@ -11,6 +11,7 @@ use crate::features::Report;
 use crate::files::{counted, escape, escape_path};
 use crate::given;
 use crate::progress::Progress;
+use crate::remote::Location;
 use crate::transient::is_transient;
 
 /// For `--help`.
@@ -155,14 +156,17 @@ pub fn set_threads(wanted: Option<u16>) -> anyhow::Result<usize> {
 }
 
 /// Where the index of the data set `dir` lies by default: `DATA/indexes/NAME-DIGEST.arrow`, the
-/// digest being that of its absolute path.
+/// digest being that of its absolute path or URL.
 ///
 /// # Errors
-/// When `dir` does not exist.
+/// When `dir` is a path and does not exist.
 pub fn default_index_path(data_dir: &Path, dir: &Path) -> anyhow::Result<PathBuf> {
     use std::os::unix::ffi::OsStrExt;
-    let absolute = crate::images::canonical(dir)
-        .with_context(|| format!("cannot find the data set {}", escape_path(dir)))?;
+    let absolute = match Location::parse(dir)? {
+        Location::Remote(url) => url.to_path(),
+        Location::Local(dir) => crate::images::canonical(&dir)
+            .with_context(|| format!("cannot find the data set {}", escape_path(&dir)))?,
+    };
     let name = absolute.file_name().unwrap_or_default().to_string_lossy();
     let name: String = name
         .chars()

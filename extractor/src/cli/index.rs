@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use anyhow::bail;
 use serde_json::json;
 
-use super::common::{Outcome, OutputArgs, default_index_path, retry, skipped_line};
-use crate::files::{counted, escape, escape_path, grouped};
+use super::common::{Outcome, OutputArgs, retry, skipped_line};
+use super::place::IndexPlace;
+use crate::files::{counted, escape, grouped};
 use crate::images::{Columns, DataSet, LeftOut, Source};
 use crate::index::{DigestCache, Index, Indexed, remove_parts};
 use crate::part::Part;
@@ -16,7 +17,7 @@ use crate::progress::Progress;
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The images: a folder with one sub-folder a class, a manifest (.csv, .tsv, .parquet, a folder
-    /// of .parquet), or a .zip or .tar archive, which is read in place.
+    /// of .parquet), or a .zip or .tar archive, which is read in place; or the URL of one.
     #[arg(value_name = "DATA")]
     dir: PathBuf,
     /// Where the index goes [default: DATA_DIR/indexes/NAME-DIGEST.arrow].
@@ -35,17 +36,15 @@ pub struct Args {
 impl Args {
     /// Runs the verb.
     pub fn run(self, output: &OutputArgs) -> anyhow::Result<Outcome> {
-        let path = match self.index {
-            Some(path) => path,
-            None => default_index_path(&output.data_dir, &self.dir)?,
-        };
-        let data = DataSet::open(&self.dir, &self.columns)?;
-        let indexed = make(&data, &path, self.strict, self.rehash, output)?;
+        let place = IndexPlace::open(self.index.as_deref(), &self.dir, output)?;
+        let data = DataSet::open_at(&self.dir, &self.columns, &output.data_dir)?;
+        let indexed = make(&data, &place.path, self.strict, self.rehash, output)?;
+        place.publish()?;
         let index = &indexed.index;
         let (counts, unique) = (index.class_counts(), index.unique().count());
         let mut text = format!(
             "index     {}\nimages    {} ({} different)\n",
-            escape_path(&path),
+            place.shown(),
             grouped(index.len() as u64),
             grouped(unique as u64)
         );
@@ -53,7 +52,7 @@ impl Args {
         text += &left_out_line(&data);
         output.print(
             &json!({
-                "index": escape_path(&path),
+                "index": place.shown(),
                 "digest": index.digest(),
                 "images": index.len(),
                 "unique": unique,
@@ -159,7 +158,7 @@ pub fn make_part(
 
 fn warn_of(data: &DataSet, indexed: &Indexed) {
     let kind = match data.source {
-        Source::Folder(_) => "class folder",
+        Source::Folder(_) | Source::Prefix(_) => "class folder",
         Source::Files(..) | Source::Archive(..) => "class",
     };
     for class in &indexed.empty_classes {

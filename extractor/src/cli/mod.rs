@@ -1,6 +1,6 @@
 //! The command line of `extractor`: flags as typed, then one call into the library a verb.
 //!
-//! What both binaries share (output flags, exit codes, logging) is in [`common`] and [`signals`].
+//! What both binaries share (output flags, exit codes, logging) is in [`common`], [`place`] and [`signals`].
 
 mod backbone;
 pub mod common;
@@ -8,6 +8,7 @@ mod download;
 mod features;
 mod fetch;
 pub mod index;
+pub mod place;
 mod runtime;
 mod sample;
 pub mod signals;

@@ -10,8 +10,10 @@ use anyhow::bail;
 use serde_json::json;
 
 use super::common::{Outcome, OutputArgs};
+use super::place::only_copied;
 use crate::files::{escape_path, grouped, printable};
 use crate::progress::Progress;
+use crate::remote::Location;
 use crate::store::{self, StoreError, compact, verify, writer};
 
 /// Verbs of `extractor store`.
@@ -35,7 +37,8 @@ pub enum Verb {
 /// Flags of `extractor store verify`.
 #[derive(Debug, clap::Args)]
 pub struct VerifyArgs {
-    /// The store, or the folder it lies in if it is the only one there.
+    /// The store, or the folder it lies in if it is the only one there; either may be a URL: what the
+    /// local copy lacks is brought in, and that is read.
     store: PathBuf,
     /// Move what is damaged into the store's folder `quarantine`, so that the next run of
     /// features computes just its rows anew.
@@ -74,12 +77,19 @@ fn parse_time(text: &str) -> Result<Duration, String> {
 
 /// The store at `path`, or the only one in it.
 fn only_store(path: &Path) -> anyhow::Result<PathBuf> {
-    let mut stores = store::find(path)?;
+    let path = match Location::parse(path)? {
+        Location::Local(path) => path,
+        Location::Remote(url) => bail!(
+            "{url} lies in an object store, whose shards are not rewritten in place (hint: copy the \
+             store to a disk, do it there, and copy it to a new URL)"
+        ),
+    };
+    let mut stores = store::find(&path)?;
     if stores.len() > 1 {
         let list: Vec<_> = stores.iter().map(|s| escape_path(s)).collect();
         bail!(
             "{} holds {} stores (hint: name one of them: {})",
-            escape_path(path),
+            escape_path(&path),
             list.len(),
             list.join(", ")
         );
@@ -121,7 +131,11 @@ impl Verb {
 
 impl VerifyArgs {
     fn run(self, output: &OutputArgs) -> anyhow::Result<Outcome> {
-        let folder = only_store(&self.store)?;
+        let copied = only_copied(&self.store, true, output)?;
+        let folder = match &copied {
+            Some(copied) => copied.folder.clone(),
+            None => only_store(&self.store)?,
+        };
         let total = verify::bytes_to_read(&folder)?;
         let progress = Progress::new("verifying", "bytes", total, output.quiet);
         let verified = verify::verify(&folder, &|bytes| progress.add(bytes))?;
@@ -137,14 +151,21 @@ impl VerifyArgs {
         for shard in &verified.other_version {
             eprintln!("{}", other_version(shard));
         }
+        let at_server = copied.iter().flat_map(|copied| &copied.damaged);
+        for (url, reason) in at_server.clone() {
+            eprintln!("{url}: {}", printable(reason));
+        }
+        let shown = match &copied {
+            Some(copied) => copied.url.to_string(),
+            None => escape_path(&folder),
+        };
         let moved = match self.quarantine {
             true => verify::quarantine(&folder, &verified.damaged)?,
             false => Vec::new(),
         };
-        let damaged = verified.damaged.len();
+        let damaged = verified.damaged.len() + at_server.clone().count();
         let mut text = format!(
-            "store     {}\nsound     {} shards, {} rows, {}\ndamaged   {damaged} files\n",
-            escape_path(&folder),
+            "store     {shown}\nsound     {} shards, {} rows, {}\ndamaged   {damaged} files\n",
             grouped(verified.shards as u64),
             grouped(verified.rows as u64),
             size(verified.bytes),
@@ -167,6 +188,8 @@ impl VerifyArgs {
                 moved.len(),
                 escape_path(&folder.join(verify::QUARANTINE))
             );
+        } else if copied.is_some() && damaged > 0 {
+            text += "hint      remove damaged objects; make features computes their rows anew\n";
         } else if damaged > 0 {
             text += "hint      --quarantine sets damaged files aside\n";
         }
@@ -176,6 +199,12 @@ impl VerifyArgs {
                 "reason": d.reason,
             })
         });
+        let list = list.chain(at_server.map(|(url, reason)| {
+            json!({
+                "path": url.to_string(),
+                "reason": reason,
+            })
+        }));
         let others = verified.other_version.iter().map(|(path, found)| {
             json!({
                 "path": escape_path(path),
@@ -184,7 +213,7 @@ impl VerifyArgs {
         });
         output.print(
             &json!({
-                "store": escape_path(&folder),
+                "store": shown,
                 "shards": verified.shards,
                 "rows": verified.rows,
                 "bytes": verified.bytes,

@@ -71,7 +71,9 @@ impl<'a> Loader<'a> {
                 (views, continues) = (later, true);
                 free -= now.len();
                 if free == 0 {
-                    if !send(self.batch(std::mem::take(&mut parts), &mut held)) {
+                    let batch = self.batch(std::mem::take(&mut parts), &mut held);
+                    // What could not be read is no image's fault then.
+                    if self.images.has_failed() || !send(batch) {
                         return;
                     }
                     free = self.batch_size;
@@ -79,7 +81,10 @@ impl<'a> Loader<'a> {
             }
         }
         if !parts.is_empty() {
-            send(self.batch(parts, &mut held));
+            let batch = self.batch(parts, &mut held);
+            if !self.images.has_failed() {
+                send(batch);
+            }
         }
     }
 
@@ -100,6 +105,9 @@ impl<'a> Loader<'a> {
             let image = if part.continues { held.take() } else { None };
             jobs.push((part, slots, image));
         }
+        let to_read = jobs.iter().filter(|(.., image)| image.is_none());
+        let to_read: Vec<&[u8]> = to_read.map(|(part, ..)| part.entry.path).collect();
+        self.images.read_ahead(&to_read);
         let mut loaded: Vec<(Part, Option<_>)> = jobs
             .into_par_iter()
             .map(|(mut part, slots, image)| {

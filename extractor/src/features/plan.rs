@@ -2,6 +2,8 @@
 //!
 //! Must not know how anything is computed.
 
+use rayon::prelude::*;
+
 use crate::index::{Entry, Index};
 use crate::store::Store;
 use crate::view::{View, Views};
@@ -98,30 +100,49 @@ pub fn plan_of(
     wanted: impl Fn(&Entry) -> bool,
 ) -> Plan {
     let named: Vec<(View, String)> = views.iter().map(|v| (*v, v.to_string())).collect();
-    let mut plan = Plan::default();
-    let mut missing = Vec::new();
-    for position in index.unique() {
-        let entry = index.entry(position as usize);
-        if !wanted(&entry) {
-            continue;
-        }
-        let id = entry.id;
-        let mut rejected = None;
-        missing.clear();
+    let look = |position: u32| {
+        let id = index.entry(position as usize).id;
+        let mut looked = Looked::default();
         for (view, name) in &named {
             match store {
-                Some(store) if store.locate(&id, name).is_some() => plan.cached_rows += 1,
+                Some(store) if store.locate(&id, name).is_some() => looked.cached_rows += 1,
                 Some(store) if store.rejected_view(&id, name).is_some() => {
-                    rejected = rejected.or(store.rejected_view(&id, name));
+                    looked.rejected = looked.rejected.or(store.rejected_view(&id, name));
                 }
-                _ => missing.push(*view),
+                _ => looked.missing.push(*view),
             }
         }
-        match rejected {
-            _ if !missing.is_empty() => plan.missing.push(position, &missing),
-            Some(reason) => plan.rejected.push((position, reason.to_owned())),
-            None => plan.cached += 1,
+        looked
+    };
+    let mut plan = Plan::default();
+    let mut ours = index
+        .unique()
+        .filter(|position| wanted(&index.entry(*position as usize)));
+    // In parallel, as each look-up waits for memory.
+    loop {
+        let positions: Vec<u32> = ours.by_ref().take(CHUNK).collect();
+        if positions.is_empty() {
+            return plan;
+        }
+        let looked: Vec<Looked> = positions.par_iter().map(|i| look(*i)).collect();
+        for (position, looked) in positions.into_iter().zip(looked) {
+            plan.cached_rows += looked.cached_rows;
+            match looked.rejected {
+                _ if !looked.missing.is_empty() => plan.missing.push(position, &looked.missing),
+                Some(reason) => plan.rejected.push((position, reason.to_owned())),
+                None => plan.cached += 1,
+            }
         }
     }
-    plan
+}
+
+/// Images that are looked up together.
+const CHUNK: usize = 16_384;
+
+/// What the store knows of an image.
+#[derive(Default)]
+struct Looked<'a> {
+    cached_rows: usize,
+    rejected: Option<&'a str>,
+    missing: Vec<View>,
 }

@@ -3,6 +3,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::remote::RemoteError;
+
 /// The data set cannot be opened or listed.
 #[derive(Debug, thiserror::Error)]
 pub enum InputError {
@@ -31,6 +33,9 @@ pub enum InputError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// It lies in an object store, which fails.
+    #[error("cannot read the data set")]
+    Remote(#[from] RemoteError),
     /// It can be read, and is refused.
     #[error("{} {reason}", crate::files::escape_path(path))]
     Refused {

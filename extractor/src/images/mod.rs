@@ -1,4 +1,5 @@
-//! Where a data set's images are: in a folder, listed by a manifest, or inside an archive.
+//! Where a data set's images are: in a folder, in an object store, listed by a manifest, or inside
+//! an archive.
 //!
 //! [`DataSet::open`] tells the kinds apart and lists the images; [`Images`] reads them. Archives are
 //! read in place and never unpacked. Must not know what is in an image's bytes, nor how an index is
@@ -14,6 +15,7 @@ mod kind;
 mod listing;
 mod names;
 mod parquet;
+mod prefix;
 mod selection;
 mod tar;
 mod webdataset;
@@ -36,6 +38,7 @@ pub use folder::Folder;
 use kind::Kind;
 pub use kind::canonical;
 pub(crate) use listing::{Listing, Member, compare_paths};
+pub use prefix::Prefix;
 pub use selection::{Keep, LeftOut, Selection};
 
 /// The bytes of one image file; borrowed where they lie in memory anyway.
@@ -48,12 +51,20 @@ pub trait Images: Sync {
     /// # Errors
     /// Why they cannot be had.
     fn read(&self, path: &[u8]) -> Result<ImageBytes<'_>, Unreadable>;
+
+    /// Reads some images at once that are asked for next, where that is faster than one by one.
+    fn read_ahead(&self, _paths: &[&[u8]]) {}
+
+    /// Whether no image can be read any more, for a reason that is not an image's.
+    fn has_failed(&self) -> bool {
+        false
+    }
 }
 
 /// A data set as a person names it: a folder, a manifest or an archive.
 #[derive(Debug)]
 pub struct DataSet {
-    /// What was named.
+    /// What was named, a URL included.
     pub path: PathBuf,
     /// Before it was looked at: what was changed shortly before may be changed again without its
     /// stamp telling.
@@ -70,6 +81,8 @@ pub(crate) enum Source {
     Folder(Folder),
     /// Files that a manifest lists.
     Files(Folder, Listing),
+    /// Files below a URL in an object store.
+    Prefix(Box<Prefix>),
     /// Members of an archive or rows of Parquet files. The stamp says whether it is still the same.
     Archive(Archive, Stamp),
 }
@@ -138,8 +151,19 @@ impl Images for DataSet {
     fn read(&self, path: &[u8]) -> Result<ImageBytes<'_>, Unreadable> {
         match &self.source {
             Source::Folder(folder) | Source::Files(folder, _) => folder.read(path),
+            Source::Prefix(prefix) => prefix.read(path),
             Source::Archive(archive, _) => archive.read(path),
         }
+    }
+
+    fn read_ahead(&self, paths: &[&[u8]]) {
+        if let Source::Prefix(prefix) = &self.source {
+            prefix.read_ahead(paths);
+        }
+    }
+
+    fn has_failed(&self) -> bool {
+        matches!(&self.source, Source::Prefix(prefix) if prefix.has_failed())
     }
 }
 

@@ -209,11 +209,11 @@ impl LeftOut {
 const CHUNK: usize = 1024;
 
 impl DataSet {
-    /// Files and members that claim to be images; for a folder, which was not walked yet, none.
+    /// Files and members that claim to be images; for folders, which were not walked yet, none.
     pub fn images_listed(&self) -> usize {
         let claims = |path: &&[u8]| has_image_extension(path);
         match &self.source {
-            Source::Folder(_) => 0,
+            Source::Folder(_) | Source::Prefix(_) => 0,
             Source::Files(_, listing) => listing.len(),
             Source::Archive(archive, _) => archive.listing.paths.iter().filter(claims).count(),
         }

@@ -7,7 +7,7 @@
 //! could not be told apart ("racily clean", in git's words). The cache is an aid and never an
 //! authority: it is thrown away when it is damaged, and `--rehash` ignores it.
 //!
-//! Records stay in their files: in memory is a table of record numbers (6 bytes a file), and a
+//! Records stay in their files: in memory is a table of record numbers (7 bytes a file), and a
 //! look-up reads the few records that it may mean.
 //!
 //! # Format, version 2

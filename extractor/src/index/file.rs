@@ -19,6 +19,7 @@ use arrow::record_batch::RecordBatch;
 use super::{Digester, Entry, Index, IndexError};
 use crate::digest::Digest;
 use crate::files::{FileError, Pending, escape_path, unescape_path};
+use crate::remote::Location;
 
 const FORMAT: &str = "index";
 const VERSION: &str = "1";
@@ -35,7 +36,10 @@ impl Index {
             path: path.to_owned(),
             source,
         };
-        let root = std::path::absolute(root).unwrap_or_else(|_| root.to_owned());
+        let root = match Location::parse(root) {
+            Ok(Location::Remote(url)) => url.to_path(),
+            _ => std::path::absolute(root).unwrap_or_else(|_| root.to_owned()),
+        };
         let schema = Arc::new(Schema::new_with_metadata(
             vec![
                 Field::new("id", DataType::FixedSizeBinary(32), false),
@@ -159,9 +163,11 @@ impl Reading {
         let labels = batch.column_by_name("label")?.as_any();
         let labels = labels.downcast_ref::<DictionaryArray<Int32Type>>()?;
         let names = labels.values().as_any().downcast_ref::<StringArray>()?;
-        let names: Vec<String> = names.iter().flatten().map(str::to_owned).collect();
-        let classes = self.classes.get_or_insert_with(|| names.clone());
-        if *classes != names {
+        let names = || names.iter().flatten();
+        let classes = self
+            .classes
+            .get_or_insert_with(|| names().map(str::to_owned).collect());
+        if !names().eq(classes.iter().map(String::as_str)) {
             return None;
         }
         let digester = self.digester.get_or_insert_with(Digester::new);

@@ -5,6 +5,7 @@
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::Read;
+use std::ops::Range;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
@@ -65,15 +66,37 @@ impl Index {
         cache: &DigestCache,
         on_file: impl Fn() + Sync,
     ) -> Result<Indexed, IndexError> {
-        Index::of_walk(root, Dealt::all(), cache, on_file)
+        Index::of_dealt(root, &Dealt::all(), cache, on_file)
     }
 
     /// [`Index::of_folder`] for what is `dealt` to this process.
-    pub(super) fn of_walk(
+    pub(super) fn of_dealt(
         root: &Path,
-        dealt: Dealt,
+        dealt: &Dealt,
         cache: &DigestCache,
         on_file: impl Fn() + Sync,
+    ) -> Result<Indexed, IndexError> {
+        let look = |paths: &Paths, chunk: Range<usize>| {
+            let one = |i| {
+                let found = look_at(root, paths.get(i), cache);
+                on_file();
+                found
+            };
+            Ok(chunk.into_par_iter().map(one).collect())
+        };
+        let mut walk = walk::walk(root)?;
+        let _ = keep_dealt(&mut walk, dealt);
+        Index::of_walk(root, walk, dealt, cache, look)
+    }
+
+    /// Indexes the files that a walk found, of which what is not `dealt` to this process was dropped.
+    /// `look` looks at those of some positions, some at once.
+    pub(super) fn of_walk(
+        root: &Path,
+        walk: Walk,
+        dealt: &Dealt,
+        cache: &DigestCache,
+        look: impl Fn(&Paths, Range<usize>) -> Result<Vec<Found>, IndexError>,
     ) -> Result<Indexed, IndexError> {
         let Walk {
             files: mut paths,
@@ -81,29 +104,14 @@ impl Index {
             classes,
             mut skipped,
             mut ignored,
-        } = walk::walk(root)?;
-        if !dealt.is_all() {
-            let theirs: Vec<usize> = (0..paths.len())
-                .filter(|i| !dealt.has(paths.get(*i)))
-                .collect();
-            drop_others(&mut paths, &mut labels, &theirs);
-            skipped.retain(|skipped| dealt.has(&skipped.path));
-        }
+        } = walk;
         let mut transient = 0;
         let mut ids = Vec::with_capacity(paths.len());
         let mut others = Vec::new(); // positions of files that are no images
         let mut stamps = cache.notes();
         for start in (0..paths.len()).step_by(CHUNK) {
             let chunk = start..paths.len().min(start + CHUNK);
-            let found: Vec<Found> = chunk
-                .clone()
-                .into_par_iter()
-                .map(|i| {
-                    let found = look_at(root, paths.get(i), cache);
-                    on_file();
-                    found
-                })
-                .collect();
+            let found = look(&paths, chunk.clone())?;
             for (position, found) in chunk.zip(found) {
                 match found {
                     Found::Image(stamp, id) => {
@@ -145,6 +153,18 @@ impl Index {
     }
 }
 
+/// Drops the files that are not `dealt` to this process; returns their positions.
+pub(crate) fn keep_dealt(walk: &mut Walk, dealt: &Dealt) -> Vec<usize> {
+    if dealt.is_all() {
+        return Vec::new();
+    }
+    let all = 0..walk.files.len();
+    let theirs: Vec<usize> = all.filter(|i| !dealt.has(walk.files.get(*i))).collect();
+    drop_others(&mut walk.files, &mut walk.labels, &theirs);
+    walk.skipped.retain(|skipped| dealt.has(&skipped.path));
+    theirs
+}
+
 /// Drops what lies at the positions `others`, which ascend.
 pub(super) fn drop_others(paths: &mut Paths, labels: &mut Vec<i32>, others: &[usize]) {
     if others.is_empty() {
@@ -178,7 +198,7 @@ pub(super) fn renumber(classes: Vec<String>, labels: &mut [i32]) -> (Vec<String>
     (stay, go)
 }
 
-enum Found {
+pub(super) enum Found {
     Image(Stamp, ImageId),
     Clutter,
     Broken(Unreadable),
@@ -195,17 +215,24 @@ fn look_at(root: &Path, relative: &[u8], cache: &DigestCache) -> Found {
         Some(id) => Look::Image(id),
         None => look(File::open(path), decode::has_image_extension(relative)),
     };
-    match look {
-        Look::Image(id) => Found::Image(stamp, id),
-        Look::Clutter => Found::Clutter,
-        Look::Broken(why) => Found::Broken(why),
-    }
+    look.found(stamp)
 }
 
 pub(super) enum Look {
     Image(ImageId),
     Clutter,
     Broken(Unreadable),
+}
+
+impl Look {
+    /// With the file's stamp.
+    pub fn found(self, stamp: Stamp) -> Found {
+        match self {
+            Look::Image(id) => Found::Image(stamp, id),
+            Look::Clutter => Found::Clutter,
+            Look::Broken(reason) => Found::Broken(reason),
+        }
+    }
 }
 
 /// Recognises a file by content and digests it. What neither is an image nor `claims` to be one,

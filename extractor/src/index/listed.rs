@@ -50,7 +50,8 @@ impl Index {
         let dealt = data.dealt(part);
         let mut stamps = cache.notes();
         match &data.source {
-            Source::Folder(_) => Index::of_walk(&data.path, dealt, cache, on_file),
+            Source::Folder(_) => Index::of_dealt(&data.path, &dealt, cache, on_file),
+            Source::Prefix(prefix) => Index::of_prefix(&data.path, prefix, &dealt, cache, on_file),
             Source::Files(folder, listing) => {
                 let one = |position: usize, _| {
                     let found = look_at_file(folder, listing.member(position), cache);

@@ -24,6 +24,7 @@ mod file;
 mod folder;
 mod listed;
 mod notes;
+mod prefix;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

@@ -9,8 +9,8 @@ use super::{StoreError, key};
 use crate::digest::Digest;
 use crate::files::write_atomically;
 
-const PREFIX: &str = "cost-";
-const SUFFIX: &str = ".json";
+pub(crate) const PREFIX: &str = "cost-";
+pub(crate) const SUFFIX: &str = ".json";
 
 /// One extraction.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]

@@ -11,7 +11,7 @@ use crate::files::{FileError, write_atomically};
 use crate::preprocess::{Layout, Preset};
 use crate::resize::RESIZE;
 
-pub(super) const STORE_JSON: &str = "store.json";
+pub(crate) const STORE_JSON: &str = "store.json";
 
 /// Element type of the stored features.
 #[derive(

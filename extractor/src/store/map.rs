@@ -4,8 +4,10 @@
 
 use std::fs::File;
 use std::io;
+use std::sync::Arc;
 
 use arrow::buffer::Buffer;
+use memmap2::{Advice, Mmap};
 
 /// Maps the whole of `file` read-only, as an Arrow buffer that keeps the map alive.
 ///
@@ -23,8 +25,36 @@ use arrow::buffer::Buffer;
 /// # Errors
 /// When the operating system cannot map it.
 pub fn map(file: &File) -> io::Result<Buffer> {
+    mapped(file).map(|map| buffer(Arc::new(map)))
+}
+
+/// [`map`] for a file of which little is looked at now, here and there: until `look` returns,
+/// the kernel reads just the pages that are touched, where it else reads the 128 kB around each (of
+/// a network's file system often more).
+///
+/// # Errors
+/// Those of [`map`].
+pub(super) fn map_to_look<T>(file: &File, look: impl FnOnce(&Buffer) -> T) -> io::Result<T> {
+    let map = Arc::new(mapped(file)?);
+    // Advice changes no result; a system that has none reads more.
+    let _ = map.advise(Advice::Random);
+    let found = look(&buffer(map.clone()));
+    let _ = map.advise(Advice::Normal);
+    Ok(found)
+}
+
+fn mapped(file: &File) -> io::Result<Mmap> {
     // SAFETY: the map is read-only and private to this process's readers; that nobody changes the
-    // file is the contract stated above.
-    let map = unsafe { memmap2::MmapOptions::new().map(file)? };
-    Ok(Buffer::from(bytes::Bytes::from_owner(map)))
+    // file is the contract that `map` states.
+    unsafe { memmap2::MmapOptions::new().map(file) }
+}
+
+fn buffer(map: Arc<Mmap>) -> Buffer {
+    struct Shared(Arc<Mmap>);
+    impl AsRef<[u8]> for Shared {
+        fn as_ref(&self) -> &[u8] {
+            &self.0
+        }
+    }
+    Buffer::from(bytes::Bytes::from_owner(Shared(map)))
 }

@@ -42,6 +42,7 @@ pub mod inspect;
 pub mod key;
 mod layout;
 pub mod map;
+pub mod outline;
 mod provenance;
 pub mod rejected;
 mod rows;
@@ -52,6 +53,8 @@ pub mod writer;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+use rayon::prelude::*;
 
 use crate::backbone::MapShape;
 use crate::digest::ImageId;
@@ -168,8 +171,11 @@ impl Store {
                 Err(e) => left_out(e)?,
             }
         }
-        for path in files(folder, shard::PREFIX, shard::SUFFIX)? {
-            let shard = match Shard::open(&path) {
+        // Many at once, as each waits for a few pages from afar.
+        let paths = files(folder, shard::PREFIX, shard::SUFFIX)?;
+        let opened: Vec<_> = paths.par_iter().map(|path| Shard::open(path)).collect();
+        for (path, shard) in paths.into_iter().zip(opened) {
+            let shard = match shard {
                 Ok(shard) => shard,
                 Err(e) => {
                     left_out(e)?;

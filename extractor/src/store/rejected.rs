@@ -9,8 +9,8 @@ use super::{StoreError, key};
 use crate::digest::{Digest, ImageId};
 use crate::files::{FileError, write_atomically};
 
-pub(super) const PREFIX: &str = "rejected-";
-pub(super) const SUFFIX: &str = ".jsonl";
+pub(crate) const PREFIX: &str = "rejected-";
+pub(crate) const SUFFIX: &str = ".jsonl";
 
 /// An image that gives no features with this store's key, or not for one of its views.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]

@@ -39,8 +39,8 @@ use crate::digest::{Digest, ImageId};
 use crate::files::FileError;
 
 pub(super) const FORMAT: &str = "features";
-pub(super) const PREFIX: &str = "shard-";
-pub(super) const SUFFIX: &str = ".arrow";
+pub(crate) const PREFIX: &str = "shard-";
+pub(crate) const SUFFIX: &str = ".arrow";
 
 /// A feature map in the store's element type, [h * w * c], channels last.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -133,9 +133,10 @@ impl Shard {
                 format!("{length} bytes are too short for one").into(),
             ));
         }
-        let buffer = map::map(&file).map_err(FileError::new("map the shard", path))?;
         // The decoder is strict, but a hostile file must not be able to stop the program.
-        crate::quietly::catch(|| layout::read(&buffer, path))
+        let read = |buffer: &Buffer| crate::quietly::catch(|| layout::read(buffer, path));
+        map::map_to_look(&file, read)
+            .map_err(FileError::new("map the shard", path))?
             .unwrap_or_else(|| Err("its structure is damaged".into()))
             .map_err(wrong)
     }

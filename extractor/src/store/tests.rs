@@ -8,6 +8,7 @@ use crate::decode::Exif;
 use crate::digest::Digest;
 use crate::preprocess::{Layout, Preset};
 
+mod outline;
 mod strange;
 mod upkeep;
 
@@ -85,6 +86,30 @@ fn write_rows(
 
 fn shard_of(folder: &Path) -> PathBuf {
     files(folder, "shard-", ".arrow").unwrap().remove(0)
+}
+
+#[test]
+fn rows_come_in_the_order_of_the_shards_and_copies_do_not_count() {
+    let root = tempfile::tempdir().unwrap();
+    let row_bytes = SHAPE.len() * 4;
+    write(root.path(), Dtype::F32, 10, 4 * row_bytes);
+    // Copies of rows 4 to 6 among new ones, in batches and shards of their own.
+    let folder = write_rows(
+        root.path(),
+        Dtype::F32,
+        &provenance(),
+        &[10, 4, 5, 11, 6],
+        6 * row_bytes,
+    );
+    let store = Store::open(&folder).unwrap();
+    let rows: Vec<_> = store.iter().collect();
+    assert_eq!((rows.len(), store.len()), (12, 12));
+    assert!(rows.is_sorted_by(|(.., a), (.., b)| a < b));
+    for (id, view, at) in rows {
+        assert_eq!(store.locate(&id, view), Some(at));
+    }
+    let total: usize = store.shards().iter().map(Shard::rows).sum();
+    assert_eq!(total, 15);
 }
 
 #[test]

@@ -191,19 +191,26 @@ pub fn verify(folder: &Path, on_bytes: OnBytes) -> Result<Verified, StoreError> 
 }
 
 /// Reads a shard and checks everything that can be checked of it alone.
-pub(super) fn look(path: &Path, on_bytes: OnBytes) -> Result<Shard, StoreError> {
+pub(crate) fn look(path: &Path, on_bytes: OnBytes) -> Result<Shard, StoreError> {
     let reading = || FileError::new("read the shard", path);
     if unfit(path).map_err(reading())?.is_none() {
         read_through(path, on_bytes).map_err(reading())?;
     }
     let shard = Shard::open(path)?;
     shard.verify()?;
-    match writer::content_in_name(path) {
+    must_fit_name(&shard)?;
+    Ok(shard)
+}
+
+/// Checks the digest in a shard's name, if it has one: of its ids and recorded checksums, without
+/// reading a feature.
+pub(crate) fn must_fit_name(shard: &Shard) -> Result<(), StoreError> {
+    match writer::content_in_name(shard.path()) {
         Some(named) if named != shard.content() => Err(StoreError::Shard {
-            path: path.to_owned(),
+            path: shard.path().to_owned(),
             reason: "its name is that of other rows".to_owned(),
         }),
-        _ => Ok(shard),
+        _ => Ok(()),
     }
 }
 
@@ -234,7 +241,7 @@ fn read_through(path: &Path, on_bytes: OnBytes) -> std::io::Result<()> {
 }
 
 /// Why a file is damaged; none if it is gone, as it was replaced since it was listed.
-pub(super) fn reason(error: StoreError) -> Result<Option<String>, StoreError> {
+pub(crate) fn reason(error: StoreError) -> Result<Option<String>, StoreError> {
     match error {
         StoreError::Shard { reason, .. } | StoreError::Rejected { reason, .. } => Ok(Some(reason)),
         StoreError::Stray {

@@ -18,7 +18,7 @@ use super::out::Out;
 use crate::audit::held_out::Labelled;
 use crate::audit::report::{ExactDuplicate, Report};
 use crate::audit::{Audit, AuditConfig, audit};
-use crate::dataset::{Dataset, WantedViews, find_store};
+use crate::dataset::{Dataset, WantedViews};
 
 /// Flags of `head-trainer audit`, as typed.
 #[derive(Debug, clap::Args)]
@@ -65,7 +65,7 @@ impl Args {
         );
         self.data.images.set_threads()?;
         let index_path = self.data.images.index(output)?;
-        let store = find_store(&self.data.store_root(output), &self.data.filter()?)?;
+        let store = self.data.find_store(output)?;
         self.data.views = identity;
         let out = Out::new(self.out.as_deref(), &output.data_dir.join("audits"))?;
 

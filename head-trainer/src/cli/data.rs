@@ -6,11 +6,13 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail, ensure};
 use extractor::backbone::described_preset;
 use extractor::cli::common::{OutputArgs, default_index_path, set_threads};
+use extractor::cli::place::local_index;
 use extractor::digest::Digest;
 use extractor::files::escape_path;
 use extractor::preprocess::Preset;
 use extractor::store::{Dtype, Store};
 
+use super::stores;
 use crate::dataset::{Dataset, Joined, SplitSource, StoreFilter, WantedViews};
 use crate::run::{Counts, Places, RunRecord};
 use crate::split::{Fractions, Side, SplitMode};
@@ -88,15 +90,16 @@ impl ImageArgs {
     /// # Errors
     /// When none is named or it is not there.
     pub fn index(&self, output: &OutputArgs) -> anyhow::Result<PathBuf> {
-        let Some(path) = self.named_index(output)? else {
+        let Some(named) = self.named_index(output)? else {
             bail!(
                 "no data set is named (hint: give the one that the features are of, or --index FILE)"
             );
         };
+        let path = local_index(&named, output)?;
         ensure!(
             path.exists(),
             "there is no index {} (hint: run make features on this data set first)",
-            escape_path(&path)
+            escape_path(&named)
         );
         Ok(path)
     }
@@ -107,7 +110,7 @@ impl ImageArgs {
 pub(super) struct DataArgs {
     #[command(flatten)]
     pub images: ImageArgs,
-    /// A feature store, or a folder of them [default: DATA_DIR/features].
+    /// A feature store, or a folder of them, or the URL of either [default: DATA_DIR/features].
     #[arg(long, value_name = "DIR")]
     pub store: Option<PathBuf>,
     /// Take the store of this backbone (an ONNX file).
@@ -128,14 +131,20 @@ pub(super) struct DataArgs {
 }
 
 impl DataArgs {
-    /// Where stores are looked for.
-    pub fn store_root(&self, output: &OutputArgs) -> PathBuf {
-        let root = self.store.clone();
-        root.unwrap_or_else(|| output.data_dir.join("features"))
+    /// The store that is meant, brought in if it lies in an object store.
+    pub fn find_store(&self, output: &OutputArgs) -> anyhow::Result<PathBuf> {
+        let filter = self.filter()?;
+        stores::find_one(self.store.as_deref(), &filter, output)
+    }
+
+    /// All stores that may be meant, brought in if they lie in an object store.
+    pub fn find_stores(&self, output: &OutputArgs) -> anyhow::Result<Vec<PathBuf>> {
+        let filter = self.filter()?;
+        stores::find_all(self.store.as_deref(), &filter, output)
     }
 
     /// Which store is meant.
-    pub fn filter(&self) -> anyhow::Result<StoreFilter> {
+    fn filter(&self) -> anyhow::Result<StoreFilter> {
         let (mut backbone, mut usual_preset) = (None, None);
         if let Some(path) = &self.backbone {
             let digest = Digest::of_file(path)

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
 use extractor::cli::common::{Outcome, OutputArgs, skipped_line};
+use extractor::cli::place::local_index;
 use extractor::decode::{RgbImage, decode_oriented};
 use extractor::digest::{Digest, ImageId};
 use extractor::files::{FileError, counted, escape, escape_path, write_atomically};
@@ -19,6 +20,7 @@ use serde_json::json;
 
 use super::data::load;
 use super::out::Out;
+use super::stores;
 use crate::dataset::{SplitSource, WantedViews};
 use crate::explain::colour::Scale;
 use crate::explain::wanted::{self, Wanted};
@@ -121,7 +123,7 @@ impl Args {
         let runs = self.runs.clone();
         let runs = runs.unwrap_or_else(|| output.data_dir.join("runs"));
         let folder = run::find(&runs, &self.run)?;
-        let work = Work::open(&self, &folder)
+        let work = Work::open(&self, &folder, output)
             .with_context(|| format!("cannot explain {}", escape_path(&folder)))?;
         let class = self.class.as_deref().map(|name| work.class(name));
         let class = class.transpose()?;
@@ -223,7 +225,7 @@ struct Work {
 }
 
 impl Work {
-    fn open(args: &Args, folder: &Path) -> anyhow::Result<Work> {
+    fn open(args: &Args, folder: &Path, output: &OutputArgs) -> anyhow::Result<Work> {
         let record = RunRecord::read(folder)?;
         ensure!(
             record.key.config.head().is_some(),
@@ -235,9 +237,12 @@ impl Work {
             Some(_) => &Input::ALL[..],
             None => &[Input::Store, Input::Index],
         };
-        let (store, index) = (args.store.as_deref(), args.index.as_deref());
+        let store = args.store.as_deref();
+        let store = store.map(|place| stores::local(place, record.key.store_key, output));
+        let index = args.index.as_deref().map(|path| local_index(path, output));
+        let (store, index) = (store.transpose()?, index.transpose()?);
         let inputs = Inputs::recorded(&record)
-            .moved_to(store, index, args.split.as_deref())
+            .moved_to(store.as_deref(), index.as_deref(), args.split.as_deref())
             .checked(&record, wanted)?;
         let explainer = Explainer::new(head, Store::open(&inputs.store)?)?;
         let pictures = Pictures::open(
@@ -245,6 +250,7 @@ impl Work {
             args.data.as_deref(),
             &args.columns,
             explainer.exif(),
+            Some(&output.data_dir),
         );
         Ok(Work {
             record,

@@ -9,6 +9,7 @@ mod out;
 mod report;
 mod result;
 mod runs;
+mod stores;
 mod sweep;
 mod table;
 mod train;

@@ -25,7 +25,6 @@ use self::stores::Stores;
 use super::data::DataArgs;
 use super::out::Out;
 use super::train::{Inputs, SolverName};
-use crate::dataset::{find_store, find_stores};
 use crate::decide::Choices;
 use crate::run::Draft;
 use crate::solver::{ClassWeight, FitConfig};
@@ -121,10 +120,9 @@ impl Args {
         );
         self.data.images.set_threads()?;
         let index = self.data.images.index(output)?;
-        let (root, filter) = (self.data.store_root(output), self.data.filter()?);
         let folders = match self.all_stores {
-            true => find_stores(&root, &filter)?,
-            false => vec![find_store(&root, &filter)?],
+            true => self.data.find_stores(output)?,
+            false => vec![self.data.find_store(output)?],
         };
         let job = Job {
             args: &self,

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use extractor::cli::common::{Outcome, OutputArgs};
+use extractor::cli::place::local_index;
 use extractor::files::escape_path;
 use extractor::store::{Store, costs};
 use extractor::view::View;
@@ -16,7 +17,7 @@ use serde_json::json;
 use self::repeat::Repeat;
 use super::choices::ChoiceArgs;
 use super::data::{DataArgs, load, tell};
-use crate::dataset::{Dataset, find_store};
+use crate::dataset::Dataset;
 use crate::decide::Choices;
 use crate::head::Head;
 use crate::judge::{Judgeable, judge};
@@ -132,17 +133,16 @@ impl Args {
         let (index_path, store_path, split, views) = match &repeat {
             Some(repeat) => {
                 let named = self.data.images.named_index(output)?;
-                let index = named.unwrap_or_else(|| repeat.index());
-                let (store, split) = (
-                    self.data.store.as_deref(),
-                    self.data.images.split.split.as_deref(),
-                );
-                let (store, split) = repeat.inputs(&index, store, split)?;
+                let index = local_index(&named.unwrap_or_else(|| repeat.index()), output)?;
+                let store = self.data.store.as_deref();
+                let store = store.map(|place| repeat.local_store(place, output));
+                let (store, split) = (store.transpose()?, self.data.images.split.split.as_deref());
+                let (store, split) = repeat.inputs(&index, store.as_deref(), split)?;
                 (index, store, split, repeat.views()?)
             }
             None => {
                 let index = self.data.images.index(output)?;
-                let store = find_store(&self.data.store_root(output), &self.data.filter()?)?;
+                let store = self.data.find_store(output)?;
                 let split = self.data.images.split.source(&index);
                 (index, store, split, self.data.views.clone())
             }

@@ -3,14 +3,15 @@
 //!
 //! Must not know what the rows are for.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use extractor::digest::{Digest, ImageId};
 use extractor::index::{Entry, Index};
 use extractor::store::{IDENTITY, RowRef, Store};
+use rayon::prelude::*;
 
 use super::{DatasetError, LeftOut, SplitSource};
-use crate::split::file::{SplitFile, SplitFileError, SplitHeader};
+use crate::split::file::{Resolved, SplitFile, SplitFileError, SplitHeader, SplitOrigin};
 use crate::split::{self, Side, SplitMode, SplitPlan};
 
 /// Images in ascending order of their ids, with labels and sides.
@@ -19,7 +20,7 @@ pub struct Joined {
     /// Digest of the index.
     pub index_digest: Digest,
     /// The split file.
-    pub split: SplitFile,
+    pub split: SplitOrigin,
     /// Names of the classes, two or more.
     pub classes: Vec<String>,
     /// Ids, ascending.
@@ -52,22 +53,27 @@ impl Joined {
         if matches!(split, SplitSource::Given(_)) {
             let broken: BTreeSet<ImageId> = labelled
                 .iter()
-                .filter(|e| rejected(e))
-                .map(|e| e.id)
+                .map(|position| index.entry(*position as usize))
+                .filter(rejected)
+                .map(|entry| entry.id)
                 .collect();
             left_out.rejected = broken.len();
-            labelled.retain(|entry| !broken.contains(&entry.id));
+            labelled.retain(|position| !broken.contains(&index.entry(*position as usize).id));
         }
-        let split = resolve_split(index, &labelled, index_digest, split)?;
+        let labelled = Labelled { index, labelled };
+        let (split, sides) = resolve_split(&labelled, index_digest, split)?;
 
+        let images = labelled.images();
+        let total = images.len();
         let (mut ids, mut labels_n, mut sides_n) = (Vec::new(), Vec::new(), Vec::new());
         let (mut rows, mut missing): (Vec<RowRef>, usize) = (Vec::new(), 0);
-        for (&id, &(label, side)) in &split.sides {
+        for image in images {
+            let (id, label) = labelled.image(image);
             match store.locate(&id, IDENTITY) {
                 Some(row) => {
                     ids.push(id);
                     labels_n.push(label);
-                    sides_n.push(side);
+                    sides_n.push(sides[image as usize]);
                     rows.push(row);
                 }
                 None if store.rejected(&id).is_some() => left_out.rejected += 1,
@@ -77,13 +83,13 @@ impl Joined {
         if missing > 0 {
             return Err(DatasetError::Missing {
                 missing,
-                total: split.sides.len(),
+                total,
                 store: store.folder().to_owned(),
             });
         }
         let joined = Joined {
             index_digest,
-            split: split.file,
+            split,
             classes: index.classes.clone(),
             ids,
             labels_n,
@@ -134,43 +140,71 @@ pub(crate) fn must_have_classes(index: &Index) -> Result<(), DatasetError> {
     }
 }
 
-/// Entries that take part: labelled, and not twice with different labels.
-fn labelled(index: &Index) -> (Vec<Entry<'_>>, LeftOut) {
+/// Positions of the entries that take part: labelled, and not twice with different labels.
+fn labelled(index: &Index) -> (Vec<u32>, LeftOut) {
     let conflicts = index.label_conflicts();
     let mut left_out = LeftOut {
         conflicting: conflicts.len(),
         ..LeftOut::default()
     };
-    let (mut entries, mut unlabelled) = (Vec::new(), BTreeSet::new());
-    for entry in index.iter() {
+    let (mut labelled, mut unlabelled) = (Vec::new(), BTreeSet::new());
+    for (position, entry) in (0..).zip(index.iter()) {
         if conflicts.contains_key(&entry.id) {
             continue;
         }
         match entry.label {
-            Some(_) => entries.push(entry),
+            Some(_) => labelled.push(position),
             None => {
                 unlabelled.insert(entry.id);
             }
         }
     }
-    let with_label: BTreeSet<ImageId> = entries.iter().map(|e| e.id).collect();
-    left_out.unlabelled = unlabelled.difference(&with_label).count();
-    (entries, left_out)
+    for position in &labelled {
+        if unlabelled.is_empty() {
+            break;
+        }
+        unlabelled.remove(&index.entry(*position as usize).id);
+    }
+    left_out.unlabelled = unlabelled.len();
+    (labelled, left_out)
 }
 
-struct ResolvedSplit {
-    file: SplitFile,
-    sides: BTreeMap<ImageId, (u32, Side)>,
+/// The entries that take part, in the index's order. Takes 4 bytes an entry.
+struct Labelled<'a> {
+    index: &'a Index,
+    labelled: Vec<u32>,
 }
 
+impl<'a> Labelled<'a> {
+    /// Ids and paths.
+    fn pairs(&self) -> impl Iterator<Item = (ImageId, &'a [u8])> + Clone {
+        let entries = self.labelled.iter().map(|i| self.index.entry(*i as usize));
+        entries.map(|entry| (entry.id, entry.path))
+    }
+
+    /// Id and label of the entry of this number.
+    fn image(&self, number: u32) -> (ImageId, u32) {
+        let position = self.labelled[number as usize];
+        let entry = self.index.entry(position as usize);
+        (entry.id, entry.label.expect("labelled entries only"))
+    }
+
+    /// Numbers of the first entry of every image, in ascending order of the ids.
+    fn images(&self) -> Vec<u32> {
+        let id = |number: u32| self.image(number).0;
+        let mut numbers: Vec<u32> = (0..).take(self.labelled.len()).collect();
+        numbers.par_sort_unstable_by(|a, b| id(*a).cmp(&id(*b)).then(a.cmp(b)));
+        numbers.dedup_by_key(|number| id(*number));
+        numbers
+    }
+}
+
+/// The split and the side of each entry.
 fn resolve_split(
-    index: &Index,
-    labelled: &[Entry],
+    labelled: &Labelled,
     index_digest: Digest,
     source: &SplitSource,
-) -> Result<ResolvedSplit, DatasetError> {
-    let pairs: Vec<(ImageId, &[u8])> = labelled.iter().map(|e| (e.id, e.path)).collect();
-    let label = |entry: &Entry| entry.label.expect("labelled entries only");
+) -> Result<(SplitOrigin, Vec<Side>), DatasetError> {
     let file = match source {
         SplitSource::Given(path) => SplitFile::read(path)?,
         SplitSource::Own {
@@ -188,7 +222,7 @@ fn resolve_split(
             };
             let base = found
                 .as_ref()
-                .and_then(|f| f.header)
+                .and_then(|f| f.origin.header)
                 .map(|h| h.plan)
                 .unwrap_or_default();
             let found = found.filter(|_| !resplit);
@@ -201,59 +235,54 @@ fn resolve_split(
                 plan,
                 index: index_digest,
             };
-            match found {
-                Some(file) if still_fits(&file, &header, &pairs)? => file,
-                _ => {
-                    let mut images: Vec<(ImageId, u32)> =
-                        labelled.iter().map(|e| (e.id, label(e))).collect();
-                    images.sort_unstable();
-                    images.dedup();
-                    let sides = plan.assign(&images)?;
-                    let rows: Vec<(ImageId, Side)> = images
-                        .iter()
-                        .zip(sides)
-                        .map(|(&(id, _), side)| (id, side))
-                        .collect();
-                    split::file::write(path, &header, &rows)?;
-                    SplitFile::read(path)?
-                }
+            let sides = match &found {
+                Some(file) => still_fits(file, &header, labelled)?,
+                None => None,
+            };
+            if let (Some(file), Some(resolved)) = (found, sides) {
+                return Ok(told(file, resolved, labelled));
             }
+            let images = labelled.images().into_iter();
+            let images: Vec<(ImageId, u32)> = images.map(|i| labelled.image(i)).collect();
+            let sides = plan.assign(&images)?;
+            let ids = images.iter().map(|(id, _)| *id);
+            split::file::write(path, &header, ids.zip(sides))?;
+            drop(images);
+            SplitFile::read(path)?
         }
     };
-    let resolved = file.resolve(&pairs)?;
-    if resolved.unused > 0 {
-        let (unused, images) = (resolved.unused, index.len());
-        tracing::warn!(
-            "the split {} names {unused} images that are not among the {images} of the index",
-            file.path.display()
-        );
-    }
-    let sides = labelled
-        .iter()
-        .zip(resolved.sides)
-        .map(|(entry, side)| (entry.id, (label(entry), side)))
-        .collect();
-    Ok(ResolvedSplit { file, sides })
+    let resolved = file.resolve(labelled.pairs())?;
+    Ok(told(file, resolved, labelled))
 }
 
-/// Whether a split of our own can be reused as it is. The index may have changed: a renamed or
-/// removed image changes no side; a new one gets its side by hash in threshold mode (false: write
+/// The sides that a split gives; says which it gives to nobody.
+fn told(file: SplitFile, resolved: Resolved, labelled: &Labelled) -> (SplitOrigin, Vec<Side>) {
+    if resolved.unused > 0 {
+        let (unused, images) = (resolved.unused, labelled.index.len());
+        tracing::warn!(
+            "the split {} names {unused} images that are not among the {images} of the index",
+            file.origin.path.display()
+        );
+    }
+    (file.origin, resolved.sides)
+}
+
+/// The sides by a split of our own, if it can be reused as it is. The index may have changed: a renamed or
+/// removed image changes no side; a new one gets its side by hash in threshold mode (none: write
 /// the file anew, nothing moves), and needs `--resplit` in rank mode.
 fn still_fits(
     file: &SplitFile,
     wanted: &SplitHeader,
-    pairs: &[(ImageId, &[u8])],
-) -> Result<bool, SplitFileError> {
-    let made_for = file.header.map_or(wanted.index, |h| h.index);
+    labelled: &Labelled,
+) -> Result<Option<Resolved>, SplitFileError> {
+    let made_for = file.origin.header.map_or(wanted.index, |h| h.index);
     file.check_made_for(&SplitHeader {
         index: made_for,
         ..*wanted
     })?;
-    match file.resolve(pairs) {
-        Ok(_) => Ok(true),
-        Err(SplitFileError::Missing { .. }) if wanted.plan.mode == SplitMode::Threshold => {
-            Ok(false)
-        }
+    match file.resolve(labelled.pairs()) {
+        Ok(resolved) => Ok(Some(resolved)),
+        Err(SplitFileError::Missing { .. }) if wanted.plan.mode == SplitMode::Threshold => Ok(None),
         Err(other) => Err(other),
     }
 }

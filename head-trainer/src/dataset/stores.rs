@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use extractor::digest::Digest;
 use extractor::preprocess::Preset;
-use extractor::store::{self, Dtype, StoreKey};
+use extractor::store::{self, Dtype, StoreError, StoreKey};
 
 use super::DatasetError;
 
@@ -42,20 +42,33 @@ impl std::fmt::Display for StoreFilter {
 /// # Errors
 /// When none or several fit.
 pub fn find_store(root: &Path, filter: &StoreFilter) -> Result<PathBuf, DatasetError> {
-    let mut fitting = fitting(root, filter)?;
+    let candidates = candidates(root)?;
+    choose(root, candidates, filter).map(|one| one.folder)
+}
+
+/// The one of the `candidates` in `root` that [`find_store`] would find.
+///
+/// # Errors
+/// When none or several fit.
+pub fn choose(
+    root: &Path,
+    candidates: Vec<Candidate>,
+    filter: &StoreFilter,
+) -> Result<Candidate, DatasetError> {
+    let mut fitting = fitting(root, candidates, filter)?;
     let usual: [&dyn Fn(&StoreKey) -> bool; 2] =
         [&|key| filter.usual_preset == Some(key.preset), &|key| {
             key.dtype == Dtype::F32
         }];
     for is_usual in usual {
-        if fitting.iter().any(|(_, key, _)| is_usual(key)) {
-            fitting.retain(|(_, key, _)| is_usual(key));
+        if fitting.iter().any(|one| is_usual(&one.key)) {
+            fitting.retain(|one| is_usual(&one.key));
         }
     }
     match fitting.len() {
-        1 => Ok(fitting.remove(0).0),
+        1 => Ok(fitting.remove(0)),
         _ => Err(DatasetError::SeveralStores(
-            fitting.into_iter().map(|(.., name)| name).collect(),
+            fitting.into_iter().map(|one| one.name).collect(),
         )),
     }
 }
@@ -66,42 +79,80 @@ pub fn find_store(root: &Path, filter: &StoreFilter) -> Result<PathBuf, DatasetE
 /// # Errors
 /// When none fits.
 pub fn find_stores(root: &Path, filter: &StoreFilter) -> Result<Vec<PathBuf>, DatasetError> {
-    let fitting = fitting(root, filter)?;
-    Ok(fitting.into_iter().map(|(folder, ..)| folder).collect())
+    let fitting = fitting(root, candidates(root)?, filter)?;
+    Ok(fitting.into_iter().map(|one| one.folder).collect())
 }
 
-/// Folder, key and name of each store that fits, at least one.
-fn fitting(
-    root: &Path,
-    filter: &StoreFilter,
-) -> Result<Vec<(PathBuf, StoreKey, String)>, DatasetError> {
-    let (mut fitting, mut there) = (Vec::new(), Vec::new());
-    for folder in store::find(root)? {
-        let json = match store::key::read(&folder) {
-            Ok(json) => json,
-            // One bad store must not keep the others from being used.
-            Err(e) if folder != root => {
-                tracing::warn!("passed over: {e}");
-                continue;
-            }
-            Err(e) => return Err(e.into()),
-        };
-        let key = &json.key;
-        let fits = filter.backbone.is_none_or(|d| d == key.backbone)
-            && filter.preset.is_none_or(|p| p == key.preset)
-            && filter.dtype.is_none_or(|d| d == key.dtype);
-        let name = format!("{} ({})", folder.display(), json.backbone_name);
-        if fits && store::has_rows(&folder)? {
-            fitting.push((folder, key.clone(), name.clone()));
-        }
-        there.push(name);
+/// A store that may be meant.
+#[derive(Debug, Clone)]
+pub struct Candidate {
+    /// Its folder.
+    pub folder: PathBuf,
+    /// What people call it.
+    pub name: String,
+    key: StoreKey,
+    has_rows: bool,
+}
+
+impl Candidate {
+    /// The store in `folder`, called `place`.
+    ///
+    /// # Errors
+    /// When its `store.json` cannot be read.
+    pub fn read(folder: PathBuf, place: &str, has_rows: bool) -> Result<Candidate, StoreError> {
+        let json = store::key::read(&folder)?;
+        Ok(Candidate {
+            folder,
+            name: format!("{place} ({})", json.backbone_name),
+            key: json.key,
+            has_rows,
+        })
     }
-    if fitting.is_empty() {
-        return Err(DatasetError::NoStore {
+
+    /// Everything that changes a feature in it.
+    pub fn key(&self) -> &StoreKey {
+        &self.key
+    }
+}
+
+fn candidates(root: &Path) -> Result<Vec<Candidate>, DatasetError> {
+    let mut candidates = Vec::new();
+    for folder in store::find(root)? {
+        let has_rows = store::has_rows(&folder)?;
+        let place = folder.display().to_string();
+        match Candidate::read(folder.clone(), &place, has_rows) {
+            Ok(candidate) => candidates.push(candidate),
+            // One bad store must not keep the others from being used.
+            Err(e) if folder != root => tracing::warn!("passed over: {e}"),
+            Err(e) => return Err(e.into()),
+        }
+    }
+    Ok(candidates)
+}
+
+/// The candidates that fit, at least one.
+///
+/// # Errors
+/// When none fits.
+pub fn fitting(
+    root: &Path,
+    candidates: Vec<Candidate>,
+    filter: &StoreFilter,
+) -> Result<Vec<Candidate>, DatasetError> {
+    let there = candidates.iter().map(|one| one.name.clone()).collect();
+    let fits = |one: &Candidate| {
+        filter.backbone.is_none_or(|d| d == one.key.backbone)
+            && filter.preset.is_none_or(|p| p == one.key.preset)
+            && filter.dtype.is_none_or(|d| d == one.key.dtype)
+    };
+    let mut fitting = candidates;
+    fitting.retain(|one| one.has_rows && fits(one));
+    match fitting.is_empty() {
+        false => Ok(fitting),
+        true => Err(DatasetError::NoStore {
             root: root.to_owned(),
             wanted: filter.to_string(),
             there,
-        });
+        }),
     }
-    Ok(fitting)
 }

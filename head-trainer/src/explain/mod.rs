@@ -11,7 +11,7 @@
 //! let explainer = Explainer::new(run::head(folder)?, Store::open(&inputs.store)?)?;
 //! let explanation = explainer.explain(&id, None)?;
 //!
-//! let pictures = Pictures::open(&inputs.index, None, &Columns::default(), explainer.exif())?;
+//! let pictures = Pictures::open(&inputs.index, None, &Columns::default(), explainer.exif(), None)?;
 //! let picture = pictures.picture(&id, [&b"Cat/1.jpg"[..]])?;
 //! let jpeg = thumbnail(Ground::Picture(&picture), Some(&explanation.map), 160)?;
 //! # Ok(())

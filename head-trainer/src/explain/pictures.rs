@@ -10,6 +10,7 @@ use extractor::digest::{Digest, ImageId};
 use extractor::files::{escape, escape_path};
 use extractor::images::{Columns, DataSet, Images, InputError};
 use extractor::index::{Index, IndexError};
+use extractor::remote::Location;
 
 /// Why there is no picture.
 #[derive(Debug, thiserror::Error)]
@@ -33,7 +34,7 @@ pub enum PictureError {
         /// Where it should be.
         place: PathBuf,
         /// Why it cannot be opened.
-        source: InputError,
+        source: Box<InputError>,
     },
     /// The data set has no such image by now.
     #[error("cannot read {} in {}: {reason}", escape(path), escape_path(place))]
@@ -75,7 +76,9 @@ pub struct Pictures {
 
 impl Pictures {
     /// The data set of the index file `index`, at `place` or, for None, where it was when it was
-    /// indexed. Images are turned as `exif` says, which is in the store's key.
+    /// indexed. Images are turned as `exif` says, which is in the store's key. What lies in an object
+    /// store is read from there, archives being brought in below `data_dir`; without that folder
+    /// no server is asked.
     ///
     /// # Errors
     /// When it is not there or cannot be opened.
@@ -84,15 +87,25 @@ impl Pictures {
         place: Option<&Path>,
         columns: &Columns,
         exif: Exif,
+        data_dir: Option<&Path>,
     ) -> Result<Pictures, PictureError> {
         let place = match place {
             Some(place) => place.to_owned(),
             None => Index::recorded_root(index)?
                 .ok_or_else(|| PictureError::Nowhere(index.to_owned()))?,
         };
-        match DataSet::open(&place, columns) {
+        let opened = match data_dir {
+            Some(data_dir) => DataSet::open_at(&place, columns, data_dir),
+            None => Location::local(&place, "what pictures are taken from here")
+                .map_err(InputError::from)
+                .and_then(|place| DataSet::open(&place, columns)),
+        };
+        match opened {
             Ok(data) => Ok(Pictures { place, data, exif }),
-            Err(source) => Err(PictureError::DataSet { place, source }),
+            Err(e) => Err(PictureError::DataSet {
+                place,
+                source: Box::new(e),
+            }),
         }
     }
 

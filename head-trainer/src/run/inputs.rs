@@ -164,7 +164,7 @@ impl Inputs {
             let (now, then) = match input {
                 Input::Store => (store::key::read(path)?.key.digest(), key.store_key),
                 Input::Index => (Index::read(path)?.digest(), key.index),
-                Input::Split => (SplitFile::read(path)?.digest, key.split),
+                Input::Split => (SplitFile::read(path)?.origin.digest, key.split),
             };
             if now != then {
                 let path = path.to_owned();

@@ -21,11 +21,12 @@
 //! without the version line is one that the user brings ([`ParsedSplit`] lists its forms).
 
 use std::collections::HashMap;
-use std::fs;
+use std::fs::File;
+use std::io::{self, BufReader, BufWriter, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 
 use extractor::digest::{Digest, ImageId};
-use extractor::files::write_atomically;
+use extractor::files::{FileError, Pending};
 
 pub use super::error::SplitFileError;
 use super::table::parse;
@@ -34,6 +35,9 @@ use super::{Side, SplitPlan};
 
 const MARK: &str = "# headstart split ";
 pub(super) const VERSION: &str = "v1";
+
+/// Bytes of a file that hold the header of one of our own.
+const HEAD_BYTES: u64 = 4096;
 
 /// Images that a message names before it stops.
 const EXAMPLES: usize = 3;
@@ -47,15 +51,22 @@ pub struct SplitHeader {
     pub index: Digest,
 }
 
-/// A split file that was read.
+/// What a split file is, whatever sides it gives.
 #[derive(Clone, Debug)]
-pub struct SplitFile {
+pub struct SplitOrigin {
     /// Where it lies.
     pub path: PathBuf,
     /// Digest of its bytes, for a run's record.
     pub digest: Digest,
     /// What it was made of, if this program made it.
     pub header: Option<SplitHeader>,
+}
+
+/// A split file that was read.
+#[derive(Clone, Debug)]
+pub struct SplitFile {
+    /// What it is.
+    pub origin: SplitOrigin,
     /// Its rows.
     pub rows: ParsedSplit,
 }
@@ -69,38 +80,44 @@ pub struct Resolved {
     pub unused: usize,
 }
 
-/// The bytes of the split file for `images`, in any order.
-pub fn to_bytes(header: &SplitHeader, images: &[(ImageId, Side)]) -> Vec<u8> {
-    let SplitPlan {
-        mode,
-        seed,
-        fractions,
-    } = header.plan;
-    let index = header.index;
-    let mut text = format!(
-        "{MARK}{VERSION}\n# mode: {mode}\n# seed: {seed}\n# fractions: {fractions}\n\
-         # index: {index}\nid,split\n"
-    );
-    let mut images = images.to_vec();
-    images.sort_unstable();
-    for (id, side) in images {
-        text.push_str(&format!("{id},{side}\n"));
-    }
-    text.into_bytes()
-}
-
-/// Writes a split, whole or not at all, and returns the digest of the file.
+/// Writes a split, whole or not at all. `images` are in ascending order of their ids.
 ///
 /// # Errors
 /// [`SplitFileError::File`].
 pub fn write(
     path: &Path,
     header: &SplitHeader,
-    images: &[(ImageId, Side)],
-) -> Result<Digest, SplitFileError> {
-    let bytes = to_bytes(header, images);
-    write_atomically(path, &bytes)?;
-    Ok(Digest::of(&bytes))
+    images: impl Iterator<Item = (ImageId, Side)>,
+) -> Result<(), SplitFileError> {
+    let mut pending = Pending::new(path)?;
+    let mut out = BufWriter::new(pending.file());
+    let written = write_rows(&mut out, header, images).and_then(|()| out.flush());
+    written.map_err(FileError::new("write", path))?;
+    drop(out);
+    pending.publish()?;
+    Ok(())
+}
+
+fn write_rows(
+    out: &mut impl Write,
+    header: &SplitHeader,
+    images: impl Iterator<Item = (ImageId, Side)>,
+) -> io::Result<()> {
+    let SplitPlan {
+        mode,
+        seed,
+        fractions,
+    } = header.plan;
+    let index = header.index;
+    write!(
+        out,
+        "{MARK}{VERSION}\n# mode: {mode}\n# seed: {seed}\n# fractions: {fractions}\n\
+         # index: {index}\nid,split\n"
+    )?;
+    for (id, side) in images {
+        writeln!(out, "{id},{side}")?;
+    }
+    Ok(())
 }
 
 impl SplitFile {
@@ -110,19 +127,30 @@ impl SplitFile {
     /// When it cannot be read, has another version, a damaged header or a table that makes no
     /// sense.
     pub fn read(path: &Path) -> Result<SplitFile, SplitFileError> {
-        let bytes = fs::read(path).map_err(|source| SplitFileError::Read {
+        let read = || {
+            let mut file = File::open(path)?;
+            let digest = Digest::of_reader(&file)?;
+            file.rewind()?;
+            let mut head = Vec::new();
+            (&file).take(HEAD_BYTES).read_to_end(&mut head)?;
+            file.rewind()?;
+            Ok((file, digest, head))
+        };
+        let (file, digest, head) = read().map_err(|source| SplitFileError::Read {
             path: path.to_owned(),
             source,
         })?;
-        let header = header(&bytes, path)?;
-        let rows = parse(&bytes).map_err(|source| SplitFileError::Table {
+        let header = header(&head, path)?;
+        let rows = parse(BufReader::new(file)).map_err(|source| SplitFileError::Table {
             path: path.to_owned(),
             source,
         })?;
         Ok(SplitFile {
-            path: path.to_owned(),
-            digest: Digest::of(&bytes),
-            header,
+            origin: SplitOrigin {
+                path: path.to_owned(),
+                digest,
+                header,
+            },
             rows,
         })
     }
@@ -133,7 +161,7 @@ impl SplitFile {
     /// # Errors
     /// [`SplitFileError::Other`] with the first difference.
     pub fn check_made_for(&self, expected: &SplitHeader) -> Result<(), SplitFileError> {
-        let Some(header) = &self.header else {
+        let Some(header) = &self.origin.header else {
             return Ok(());
         };
         let pairs = |header: &SplitHeader| {
@@ -151,7 +179,7 @@ impl SplitFile {
         {
             None => Ok(()),
             Some(((what, found), (_, expected))) => Err(SplitFileError::Other {
-                path: self.path.clone(),
+                path: self.origin.path.clone(),
                 what,
                 found,
                 expected,
@@ -166,54 +194,99 @@ impl SplitFile {
     ///
     /// # Errors
     /// [`SplitFileError::AcrossSides`] and [`SplitFileError::Missing`].
-    pub fn resolve(&self, entries: &[(ImageId, &[u8])]) -> Result<Resolved, SplitFileError> {
-        let mut sides: HashMap<ImageId, (Side, &[u8])> = HashMap::with_capacity(entries.len());
-        let mut used_lines = std::collections::HashSet::new();
-        for &(id, path) in entries {
+    pub fn resolve<'a>(
+        &self,
+        entries: impl Iterator<Item = (ImageId, &'a [u8])> + Clone,
+    ) -> Result<Resolved, SplitFileError> {
+        let mut used = Used::default();
+        let sides: Vec<Option<Side>> = match &self.rows {
+            ParsedSplit::ById(rows) => {
+                let side = |(id, _)| rows.get(&id).map(|placed| used.side(placed));
+                entries.clone().map(side).collect()
+            }
+            ParsedSplit::ByPath(_) => {
+                let sides = self.sides_by_path(entries.clone(), &mut used)?;
+                let side = |(id, _)| sides.get(&id).map(|(side, _)| *side);
+                entries.clone().map(side).collect()
+            }
+        };
+        let missing = || {
+            sides
+                .iter()
+                .zip(entries.clone())
+                .filter(|(side, _)| side.is_none())
+        };
+        let count = missing().count();
+        if count > 0 {
+            let path = |(_, (_, path)): (_, (ImageId, &[u8]))| lossy(path);
+            return Err(SplitFileError::Missing {
+                path: self.origin.path.clone(),
+                count,
+                total: sides.len(),
+                examples: missing().take(EXAMPLES).map(path).collect(),
+                own: self.origin.header.is_some(),
+            });
+        }
+        Ok(Resolved {
+            sides: sides.into_iter().flatten().collect(),
+            unused: self.rows.len() - used.count,
+        })
+    }
+
+    /// The side of each image of which the file names a path, and that path.
+    fn sides_by_path<'a>(
+        &self,
+        entries: impl Iterator<Item = (ImageId, &'a [u8])>,
+        used: &mut Used,
+    ) -> Result<HashMap<ImageId, (Side, &'a [u8])>, SplitFileError> {
+        let mut sides: HashMap<ImageId, (Side, &[u8])> = HashMap::new();
+        for (id, path) in entries {
             let Some(placed) = self.rows.get(&id, path) else {
                 continue;
             };
-            used_lines.insert(placed.line);
+            used.side(placed);
             let &mut (side, first) = sides.entry(id).or_insert((placed.side, path));
             if side != placed.side {
                 return Err(SplitFileError::AcrossSides {
-                    path: self.path.clone(),
-                    first: String::from_utf8_lossy(first).into_owned(),
+                    path: self.origin.path.clone(),
+                    first: lossy(first),
                     first_side: side,
-                    second: String::from_utf8_lossy(path).into_owned(),
+                    second: lossy(path),
                     second_side: placed.side,
                 });
             }
         }
-        let missing: Vec<&[u8]> = entries
-            .iter()
-            .filter(|(id, _)| !sides.contains_key(id))
-            .map(|(_, path)| *path)
-            .collect();
-        if !missing.is_empty() {
-            let examples = missing.iter().take(EXAMPLES);
-            return Err(SplitFileError::Missing {
-                path: self.path.clone(),
-                count: missing.len(),
-                total: entries.len(),
-                examples: examples
-                    .map(|path| String::from_utf8_lossy(path).into_owned())
-                    .collect(),
-                own: self.header.is_some(),
-            });
+        Ok(sides)
+    }
+}
+
+fn lossy(path: &[u8]) -> String {
+    String::from_utf8_lossy(path).into_owned()
+}
+
+/// Rows of a file that were asked for, by line.
+#[derive(Default)]
+struct Used {
+    lines: Vec<bool>,
+    count: usize,
+}
+
+impl Used {
+    /// The side of a row, which counts as used now.
+    fn side(&mut self, placed: Placed) -> Side {
+        let line = placed.line as usize;
+        if line >= self.lines.len() {
+            self.lines.resize(line + 1, false);
         }
-        Ok(Resolved {
-            sides: entries.iter().map(|(id, _)| sides[id].0).collect(),
-            unused: self.rows.len() - used_lines.len(),
-        })
+        self.count += usize::from(!std::mem::replace(&mut self.lines[line], true));
+        placed.side
     }
 }
 
 /// The header of a file of our own; none if the user brought it.
 fn header(bytes: &[u8], path: &Path) -> Result<Option<SplitHeader>, SplitFileError> {
-    let mut lines = bytes
-        .split(|b| *b == b'\n')
-        .map(|line| String::from_utf8_lossy(line));
+    let lines = bytes.split(|b| *b == b'\n');
+    let mut lines = lines.map(|line| String::from_utf8_lossy(line));
     let first = lines.next().unwrap_or_default();
     let Some(version) = first.strip_prefix(MARK) else {
         return Ok(None);
@@ -270,40 +343,42 @@ mod tests {
     fn read(text: &str) -> Result<SplitFile, SplitFileError> {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("split.csv");
-        fs::write(&path, text).unwrap();
+        std::fs::write(&path, text).unwrap();
         SplitFile::read(&path)
     }
 
     #[test]
     fn golden_file() {
-        let images = [(id("b"), Side::Validation), (id("a"), Side::Train)];
+        let images = [(id("b"), Side::Validation), (id("a"), Side::Train)].into_iter();
         let (a, b, index) = (id("a"), id("b"), id("index"));
         let expected = format!(
             "# headstart split v1\n# mode: threshold\n# seed: 18446744073709551615\n\
              # fractions: 7/2/1\n# index: {index}\nid,split\n{b},validation\n{a},train\n"
         );
         assert!(b < a); // 3e23... and ca97...
-        assert_eq!(
-            String::from_utf8(to_bytes(&header(), &images)).unwrap(),
-            expected
-        );
+        let mut bytes = Vec::new();
+        write_rows(&mut bytes, &header(), images).unwrap();
+        assert_eq!(String::from_utf8(bytes).unwrap(), expected);
     }
 
     #[test]
     fn round_trip_and_reuse() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("split.csv");
-        let images = [
+        let mut images = [
             (id("a"), Side::Train),
             (id("b"), Side::Test),
             (id("c"), Side::Test),
         ];
-        let digest = write(&path, &header(), &images).unwrap();
+        images.sort_unstable();
+        write(&path, &header(), images.into_iter()).unwrap();
+        let digest = Digest::of(&std::fs::read(&path).unwrap());
         let file = SplitFile::read(&path).unwrap();
-        assert_eq!((file.digest, file.header), (digest, Some(header())));
+        let origin = &file.origin;
+        assert_eq!((origin.digest, origin.header), (digest, Some(header())));
         file.check_made_for(&header()).unwrap();
         let entries: [(ImageId, &[u8]); 3] = [(id("b"), b"b"), (id("a"), b"a"), (id("b"), b"b2")];
-        let resolved = file.resolve(&entries).unwrap();
+        let resolved = file.resolve(entries.into_iter()).unwrap();
         assert_eq!(resolved.sides, [Side::Test, Side::Train, Side::Test]);
         assert_eq!(resolved.unused, 1);
 
@@ -311,7 +386,10 @@ mod tests {
         other.plan.seed = 3;
         let message = file.check_made_for(&other).unwrap_err().to_string();
         assert!(message.contains("seed 18446744073709551615, now it is 3 (hint: --resplit)"));
-        let message = file.resolve(&[(id("d"), b"dd")]).unwrap_err().to_string();
+        let message = file
+            .resolve([(id("d"), &b"dd"[..])].into_iter())
+            .unwrap_err()
+            .to_string();
         assert!(
             message.starts_with("1 of 1 images are not in split file"),
             "{message}"
@@ -325,7 +403,7 @@ mod tests {
     #[test]
     fn a_foreign_split_is_joined_by_path() {
         let file = read("class,file,splitA\nCat,1.jpg,train\nDog,1.jpg,val\n").unwrap();
-        assert_eq!(file.header, None);
+        assert_eq!(file.origin.header, None);
         file.check_made_for(&header()).unwrap();
         // The last two entries are one image, of which the file names one path.
         let entries: [(ImageId, &[u8]); 3] = [
@@ -333,21 +411,21 @@ mod tests {
             (id("dog"), b"Dog/copy of 1.jpg"),
             (id("dog"), b"Dog/1.jpg"),
         ];
-        let resolved = file.resolve(&entries).unwrap();
+        let resolved = file.resolve(entries.into_iter()).unwrap();
         assert_eq!(
             resolved.sides,
             [Side::Train, Side::Validation, Side::Validation]
         );
         assert_eq!(resolved.unused, 0);
         let same: [(ImageId, &[u8]); 2] = [(id("x"), b"Cat/1.jpg"), (id("x"), b"Dog/1.jpg")];
-        let message = file.resolve(&same).unwrap_err().to_string();
+        let message = file.resolve(same.into_iter()).unwrap_err().to_string();
         assert!(
             message.contains("Cat/1.jpg is train and Dog/1.jpg is validation"),
             "{message}"
         );
         let paths = ["a", "b", "c", "d"];
         let missing: Vec<(ImageId, &[u8])> = paths.map(|p| (id(p), p.as_bytes())).to_vec();
-        let message = file.resolve(&missing).unwrap_err().to_string();
+        let message = file.resolve(missing.into_iter()).unwrap_err().to_string();
         assert!(
             message.contains("a, b, c (hint: it must name every image"),
             "{message}"

@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::io::{self, BufRead, Read};
 
 use csv::ByteRecord;
 use extractor::digest::{ImageId, ParseDigestError};
@@ -18,7 +19,7 @@ pub struct Placed {
     /// The side.
     pub side: Side,
     /// Line of the file, from 1.
-    pub line: u64,
+    pub line: u32,
 }
 
 /// The rows of a split file by what names the image.
@@ -28,9 +29,60 @@ pub struct Placed {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ParsedSplit {
     /// By id: this program's own form.
-    ById(HashMap<ImageId, Placed>),
+    ById(PlacedIds),
     /// By path below the data folder, as bytes with `/` between names.
     ByPath(HashMap<Vec<u8>, Placed>),
+}
+
+/// Rows by id, ascending. Takes 40 bytes a row, as a file may have many millions.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PlacedIds {
+    ids: Vec<ImageId>,
+    placed: Vec<Placed>,
+}
+
+impl PlacedIds {
+    /// Number of images.
+    pub fn len(&self) -> usize {
+        self.ids.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.ids.is_empty()
+    }
+
+    /// The row of an image.
+    pub fn get(&self, id: &ImageId) -> Option<Placed> {
+        self.ids.binary_search(id).ok().map(|at| self.placed[at])
+    }
+
+    /// Brings rows in the order of the file into that of the ids, one an image.
+    fn sort(&mut self) -> Result<(), TableError> {
+        if self.ids.is_sorted_by(|a, b| a < b) {
+            return Ok(()); // as this program writes them
+        }
+        let rows = self.ids.iter().copied().zip(self.placed.iter().copied());
+        let mut rows: Vec<(ImageId, Placed)> = rows.collect();
+        rows.sort_unstable_by_key(|(id, placed)| (*id, placed.line));
+        let copies = rows.chunk_by(|a, b| a.0 == b.0);
+        let other_side = copies.filter_map(|copies| {
+            let first = copies[0].1;
+            let other = copies.iter().find(|(_, other)| other.side != first.side);
+            other.map(|(id, second)| (*id, first, *second))
+        });
+        if let Some((id, first, second)) = other_side.min_by_key(|(.., second)| second.line) {
+            let name = format!("image {id}");
+            return Err(TableError::TwoSides {
+                name,
+                first,
+                second,
+            });
+        }
+        rows.dedup_by_key(|(id, _)| *id);
+        (self.ids, self.placed) = rows.into_iter().unzip();
+        Ok(())
+    }
 }
 
 impl ParsedSplit {
@@ -50,7 +102,7 @@ impl ParsedSplit {
     /// The row of an image with that id and path.
     pub(super) fn get(&self, id: &ImageId, path: &[u8]) -> Option<Placed> {
         match self {
-            ParsedSplit::ById(rows) => rows.get(id).copied(),
+            ParsedSplit::ById(rows) => rows.get(id),
             ParsedSplit::ByPath(rows) => rows.get(path).copied(),
         }
     }
@@ -76,7 +128,7 @@ pub enum TableError {
     #[error("line {line}: `{word}` is no side of a split (hint: train, validation or test)")]
     Word {
         /// Line of the file, from 1.
-        line: u64,
+        line: u32,
         /// The word.
         word: String,
     },
@@ -84,7 +136,7 @@ pub enum TableError {
     #[error("line {line} has no image id")]
     Id {
         /// Line of the file, from 1.
-        line: u64,
+        line: u32,
         /// What is there instead.
         source: ParseDigestError,
     },
@@ -107,18 +159,18 @@ enum Key {
     ClassAndFile(usize, usize),
 }
 
-/// Reads the table in `bytes`: lines beginning with `#` before the header are skipped.
-pub(super) fn parse(bytes: &[u8]) -> Result<ParsedSplit, TableError> {
-    let table = without_comments(bytes);
+/// Reads a table: lines beginning with `#` before the header are skipped.
+pub(super) fn parse(file: impl BufRead) -> Result<ParsedSplit, TableError> {
     let mut reader = csv::ReaderBuilder::new()
         .trim(csv::Trim::All)
-        .from_reader(&table[..]);
+        .from_reader(Lines::of(file));
     let (key, split) = columns(reader.byte_headers()?)?;
-    let mut by_id = HashMap::new();
+    let mut by_id = PlacedIds::default();
     let mut by_path = HashMap::new();
-    for record in reader.byte_records() {
-        let record = record?;
+    let mut record = ByteRecord::new();
+    while reader.read_byte_record(&mut record)? {
         let line = record.position().map_or(0, csv::Position::line);
+        let line = u32::try_from(line).unwrap_or(u32::MAX);
         let side = side(&record[split]).ok_or_else(|| TableError::Word {
             line,
             word: lossy(&record[split]),
@@ -126,11 +178,12 @@ pub(super) fn parse(bytes: &[u8]) -> Result<ParsedSplit, TableError> {
         let placed = Placed { side, line };
         match key {
             Key::Id(id) => {
-                let id = lossy(&record[id]);
-                let id: ImageId = id
+                let id = String::from_utf8_lossy(&record[id]);
+                let id = id
                     .parse()
                     .map_err(|source| TableError::Id { line, source })?;
-                place(&mut by_id, id, placed, |id| format!("image {id}"))?;
+                by_id.ids.push(id);
+                by_id.placed.push(placed);
             }
             Key::Path(path) => {
                 let path = &record[path];
@@ -143,30 +196,63 @@ pub(super) fn parse(bytes: &[u8]) -> Result<ParsedSplit, TableError> {
             }
         }
     }
+    by_id.sort()?;
     Ok(match key {
         Key::Id(_) => ParsedSplit::ById(by_id),
         _ => ParsedSplit::ByPath(by_path),
     })
 }
 
-/// The bytes with the leading comment lines emptied and every `\r\n` made `\n`, so that the
-/// reader's line numbers are the file's (it counts a `\r\n` only once the next row begins).
-fn without_comments(bytes: &[u8]) -> Vec<u8> {
-    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes); // byte order mark
-    let mut table = Vec::with_capacity(bytes.len());
-    let mut in_comments = true;
-    for line in bytes.split_inclusive(|b| *b == b'\n') {
-        in_comments &= line.starts_with(b"#");
-        match line.strip_suffix(b"\n") {
-            _ if in_comments => table.push(b'\n'),
-            Some(text) => {
-                table.extend_from_slice(text.strip_suffix(b"\r").unwrap_or(text));
-                table.push(b'\n');
-            }
-            None => table.extend_from_slice(line),
+/// A file with its leading comment lines emptied and every `\r\n` made `\n`, so that the reader's
+/// line numbers are the file's (it counts a `\r\n` only once the next row begins).
+struct Lines<R> {
+    file: R,
+    line: Vec<u8>,
+    given: usize, // of the line
+    begun: bool,
+    in_comments: bool,
+}
+
+impl<R: BufRead> Lines<R> {
+    fn of(file: R) -> Lines<R> {
+        Lines {
+            file,
+            line: Vec::new(),
+            given: 0,
+            begun: false,
+            in_comments: true,
         }
     }
-    table
+
+    fn next(&mut self) -> io::Result<()> {
+        self.line.clear();
+        self.given = 0;
+        self.file.read_until(b'\n', &mut self.line)?;
+        if !self.begun && self.line.starts_with(b"\xef\xbb\xbf") {
+            self.line.drain(..3); // byte order mark
+        }
+        self.begun = true;
+        self.in_comments &= self.line.starts_with(b"#");
+        if self.in_comments {
+            self.line.clear();
+            self.line.push(b'\n');
+        } else if self.line.ends_with(b"\r\n") {
+            self.line.truncate(self.line.len() - 2);
+            self.line.push(b'\n');
+        }
+        Ok(())
+    }
+}
+
+impl<R: BufRead> Read for Lines<R> {
+    fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
+        if self.given == self.line.len() {
+            self.next()?;
+        }
+        let given = (&self.line[self.given..]).read(to)?;
+        self.given += given;
+        Ok(given)
+    }
 }
 
 /// The columns that name the image, and the column of the split.
@@ -241,7 +327,7 @@ mod tests {
         };
         let mut rows: Vec<_> = rows
             .into_iter()
-            .map(|(path, placed)| (lossy(&path), placed.side, placed.line))
+            .map(|(path, placed)| (lossy(&path), placed.side, u64::from(placed.line)))
             .collect();
         rows.sort();
         rows
@@ -270,13 +356,16 @@ mod tests {
             side: Side::Test,
             line: 4,
         };
-        let expected = ParsedSplit::ById(HashMap::from([(id, placed)]));
+        let expected = ParsedSplit::ById(PlacedIds {
+            ids: vec![id],
+            placed: vec![placed],
+        });
         assert_eq!(parse(text.as_bytes()).unwrap(), expected);
     }
 
     #[test]
     fn a_path_is_bytes() {
-        let ParsedSplit::ByPath(rows) = parse(b"path,split\n#\xff/a,test\n").unwrap() else {
+        let ParsedSplit::ByPath(rows) = parse(&b"path,split\n#\xff/a,test\n"[..]).unwrap() else {
             panic!("by path");
         };
         assert_eq!(rows.keys().next().unwrap(), b"#\xff/a");
@@ -292,7 +381,12 @@ mod tests {
         );
         let text = "path,split\na,train\nb,test\na,test\n";
         assert_eq!(message(text), "a is train on line 2 and test on line 4");
-        let error = parse(b"id,split\nabc,test\n").unwrap_err();
+        let [a, b] = [b"a", b"b"].map(|bytes| Digest::of(bytes));
+        assert!(b < a);
+        let text = format!("id,split\n{a},test\n{b},test\n{a},test\n{b},train\n{a},train\n");
+        let twice = format!("image {b} is test on line 3 and train on line 5");
+        assert_eq!(message(&text), twice);
+        let error = parse(&b"id,split\nabc,test\n"[..]).unwrap_err();
         assert_eq!(error.to_string(), "line 2 has no image id");
         for header in [
             "",
@@ -303,6 +397,7 @@ mod tests {
         ] {
             assert!(message(header).contains("its header is"), "{header}");
         }
-        assert!(matches!(parse(b"path,split\na\n"), Err(TableError::Csv(_))));
+        let short = parse(&b"path,split\na\n"[..]);
+        assert!(matches!(short, Err(TableError::Csv(_))));
     }
 }

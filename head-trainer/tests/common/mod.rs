@@ -42,6 +42,15 @@ pub fn head_trainer(data_dir: &Path) -> assert_cmd::Command {
     command
 }
 
+/// ONNX Runtime's library, as `make test` put it into `data/`.
+pub fn library() -> PathBuf {
+    let repository = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let located = runtime::locate(&repository.join("data"), Flavour::Cpu);
+    located
+        .expect("ONNX Runtime is not there: run `make runtime` first")
+        .path
+}
+
 struct Quiet;
 
 impl Report for Quiet {
@@ -51,14 +60,10 @@ impl Report for Quiet {
     }
 }
 
-/// ONNX Runtime on the CPU, as `make test` put it into `data/`.
+/// ONNX Runtime on the CPU.
 pub fn engine() -> EngineOptions {
-    let repository = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-    let library = runtime::locate(&repository.join("data"), Flavour::Cpu);
     EngineOptions {
-        library: library
-            .expect("ONNX Runtime is not there: run `make runtime` first")
-            .path,
+        library: library(),
         provider: Provider::Cpu,
         threads: std::thread::available_parallelism().map_or(1, usize::from),
     }

@@ -3,67 +3,113 @@
 //!
 //! Must not know of backbones or stores.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::bail;
 
 use super::Args;
 use crate::cli::common::OutputArgs;
 use crate::cli::index;
+use crate::cli::place::IndexPlace;
 use crate::features::Extracted;
 use crate::files::{counted, escape_path};
-use crate::images::{DataSet, Dealt};
+use crate::images::{Columns, DataSet, Dealt, InputError};
 use crate::index::{Index, Indexed, part_path};
 use crate::part::Part;
+
+/// Which part, and how its images are found.
+#[derive(Clone, Copy)]
+pub(super) struct Chosen {
+    part: Part,
+    /// Who said so.
+    source: &'static str,
+    /// An index of the whole is there and used as it is, so that none of many jobs walks the data set.
+    indexed: bool,
+}
+
+impl Chosen {
+    /// The part that `args` or else the environment names.
+    pub fn of(args: &Args, index: &IndexPlace) -> anyhow::Result<Chosen> {
+        let (part, source) = match args.shard {
+            Some(part) => (part, "--shard"),
+            None => {
+                let found = Part::of_environment(|name| std::env::var(name).ok())?;
+                found.unwrap_or((Part::WHOLE, ""))
+            }
+        };
+        if !part.is_whole() {
+            tracing::info!("computing part {part}, as {source} says");
+        }
+        Ok(Chosen {
+            part,
+            source,
+            indexed: !part.is_whole() && !args.rehash && index.path.exists(),
+        })
+    }
+
+    /// Opens the data set, which need not be listed where there is an index.
+    pub fn open(
+        &self,
+        place: &Path,
+        columns: &Columns,
+        data_dir: &Path,
+    ) -> Result<DataSet, InputError> {
+        match self.indexed {
+            true => DataSet::open_indexed(place, columns, data_dir),
+            false => DataSet::open_at(place, columns, data_dir),
+        }
+    }
+}
 
 /// This process's share.
 pub(super) struct Share<'a> {
     pub part: Part,
-    /// Where the index lies.
-    pub index_path: PathBuf,
     pub indexed: Indexed,
     /// Which of the index's images are ours.
     pub dealt: Dealt<'a>,
+    /// What people call the index.
+    pub index: String,
     /// Who said which part, and what it was taken from.
     pub source: String,
-    /// The index was found and its images were not looked for.
     given: bool,
 }
 
 impl<'a> Share<'a> {
-    /// The part that `args` or else the environment names. An index of the whole that is there is
-    /// used as it is, so that none of many jobs walks the data set; without one, the part alone is
-    /// indexed.
+    /// What was chosen of `images`, with its index: the one that is there, else one of the whole or of
+    /// this part alone, which is made now.
     pub fn of(
         args: &Args,
+        chosen: Chosen,
         images: &'a DataSet,
-        whole: &Path,
+        whole: &IndexPlace,
         output: &OutputArgs,
     ) -> anyhow::Result<Share<'a>> {
-        let (part, source) = part(args)?;
-        let share = |index_path: PathBuf, indexed, dealt, given| Share {
-            source: match given {
-                true => format!("{}, by {source}", escape_path(whole)),
-                false => format!("{}, by {source}", escape_path(&images.path)),
-            },
+        let Chosen { part, source, .. } = chosen;
+        let (indexed, dealt, index) = if part.is_whole() {
+            let indexed = index::make(images, &whole.path, args.strict, args.rehash, output)?;
+            whole.publish()?;
+            (indexed, Dealt::all(), whole.shown())
+        } else if chosen.indexed {
+            let indexed = Indexed::of_index(Index::read(&whole.path)?);
+            (indexed, images.dealt(part), whole.shown())
+        } else {
+            let path = part_path(&whole.path, part);
+            let (strict, rehash) = (args.strict, args.rehash);
+            let indexed = index::make_part(images, part, &path, strict, rehash, output)?;
+            (indexed, Dealt::all(), escape_path(&path))
+        };
+        let taken_from = match chosen.indexed {
+            true => index.clone(),
+            false => escape_path(&images.path),
+        };
+        Ok(Share {
             part,
-            index_path,
             indexed,
             dealt,
-            given,
-        };
-        if part.is_whole() {
-            let indexed = index::make(images, whole, args.strict, args.rehash, output)?;
-            return Ok(share(whole.to_owned(), indexed, Dealt::all(), false));
-        }
-        tracing::info!("computing part {part}, as {source} says");
-        if whole.exists() && !args.rehash {
-            let indexed = Indexed::of_index(Index::read(whole)?);
-            return Ok(share(whole.to_owned(), indexed, images.dealt(part), true));
-        }
-        let path = part_path(whole, part);
-        let indexed = index::make_part(images, part, &path, args.strict, args.rehash, output)?;
-        Ok(share(path, indexed, Dealt::all(), false))
+            index,
+            source: format!("{taken_from}, by {source}"),
+            given: chosen.indexed,
+        })
     }
 
     /// Checks after an extraction of `wanted` images that the index is one of this data set.
@@ -73,18 +119,10 @@ impl<'a> Share<'a> {
                 "of the {} that the index {} names for this part none is in {} (hint: is it mounted \
                  here, and is the index of this data set? extractor index writes it anew)",
                 counted(wanted, "image"),
-                escape_path(&self.index_path),
+                self.index,
                 escape_path(dir)
             );
         }
         Ok(())
     }
-}
-
-fn part(args: &Args) -> anyhow::Result<(Part, &'static str)> {
-    if let Some(part) = args.shard {
-        return Ok((part, "--shard"));
-    }
-    let found = Part::of_environment(|name| std::env::var(name).ok())?;
-    Ok(found.unwrap_or((Part::WHOLE, "")))
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::super::common::{Outcome, OutputArgs};
+use super::super::place::local_index;
 use super::{only_whole_store, parse_time, paths, removed_text};
 use crate::files::{escape_path, grouped};
 use crate::index::Index;
@@ -39,7 +40,7 @@ impl Args {
         {
             let store = Store::open(&folder)?;
             for path in &self.keep {
-                let index = Index::read(path)?;
+                let index = Index::read(&local_index(path, output)?)?;
                 let mut ids = index.iter().map(|e| e.id);
                 if !ids.any(|id| store.locate(&id, IDENTITY).is_some()) {
                     tracing::warn!(

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use serde_json::json;
 
 use super::super::common::{Outcome, OutputArgs, skipped_line};
+use super::super::place::{local_index, only_copied};
 use super::{only_whole_store, paths, size};
 use crate::features::{self, Plan};
 use crate::files::{escape, escape_path, grouped, printable};
@@ -20,7 +21,7 @@ const SHOWN: usize = 20;
 /// Flags of `extractor store inspect`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The store, or the folder it lies in if it is the only one there.
+    /// The store, or the folder it lies in if it is the only one there; either may be a URL.
     store: PathBuf,
     /// Say what of this index is done, class by class.
     #[arg(long, value_name = "FILE")]
@@ -48,12 +49,21 @@ struct ClassCounts {
 impl Args {
     /// Runs the verb.
     pub fn run(self, output: &OutputArgs) -> anyhow::Result<Outcome> {
-        let folder = only_whole_store(&self.store)?;
-        let index = self.index.as_deref().map(Index::read).transpose()?;
+        let index = self.index.as_deref();
+        let index = index.map(|path| local_index(path, output)).transpose()?;
+        let index = index.as_deref().map(Index::read).transpose()?;
+        let (folder, shown) = match only_copied(&self.store, false, output)? {
+            Some(copied) => (copied.folder, copied.url.to_string()),
+            None => {
+                let folder = only_whole_store(&self.store)?;
+                let shown = escape_path(&folder);
+                (folder, shown)
+            }
+        };
         let store = Store::open(&folder)?;
         let inspection = inspect(&store)?;
-        let mut value = store_json(&store, &inspection);
-        let mut text = store_text(&store, &inspection);
+        let mut value = store_json(&store, &inspection, &shown);
+        let mut text = store_text(&store, &inspection, &shown);
         let mut outcome = Outcome::Done;
         match &index {
             None => list(
@@ -92,7 +102,7 @@ fn list<T>(text: &mut String, items: &[T], line: impl Fn(&T) -> String) {
     }
 }
 
-fn store_text(store: &Store, inspection: &Inspection) -> String {
+fn store_text(store: &Store, inspection: &Inspection, shown: &str) -> String {
     let key = store.key();
     let total = &inspection.total;
     let trained = match store.backbone_trained() {
@@ -101,8 +111,7 @@ fn store_text(store: &Store, inspection: &Inspection) -> String {
         None => "",
     };
     let mut text = format!(
-        "store     {}\nbackbone  {}{trained}\nkey       {}\n",
-        escape_path(store.folder()),
+        "store     {shown}\nbackbone  {}{trained}\nkey       {}\n",
         printable(store.backbone_name()),
         printable(&key_text(key)),
     );
@@ -185,14 +194,14 @@ fn key_text(key: &StoreKey) -> String {
     fields.into_iter().map(field).collect::<Vec<_>>().join(", ")
 }
 
-fn store_json(store: &Store, inspection: &Inspection) -> serde_json::Value {
+fn store_json(store: &Store, inspection: &Inspection, shown: &str) -> serde_json::Value {
     let provenances: Vec<_> = inspection
         .provenances
         .iter()
         .map(|(origin, amount)| json!({ "provenance": origin, "amount": amount }))
         .collect();
     json!({
-        "store": escape_path(store.folder()),
+        "store": shown,
         "backbone": store.backbone_name(),
         "backbone_trained": store.backbone_trained(),
         "key": store.key(),

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::bail;
 use extractor::cli::common::{Bar, OutputArgs, skipped_line};
 use extractor::cli::index;
+use extractor::cli::place::{IndexPlace, local_index};
 use extractor::cli::signals::Signals;
 use extractor::decode::Exif;
 use extractor::files::{counted, escape_path, grouped};
@@ -12,6 +13,7 @@ use extractor::images::DataSet;
 use extractor::index::Index;
 use extractor::pixels;
 use extractor::progress::Progress;
+use extractor::remote::Location;
 use extractor::store::{self, Store, StoreKey};
 
 use super::{Args, MOST_SIDE};
@@ -41,9 +43,9 @@ impl Args {
         output: &OutputArgs,
     ) -> anyhow::Result<Option<Inputs>> {
         let named = self.images.named_index(output)?;
-        let index_path = named.unwrap_or_else(|| repeat.index());
-        let (store, split) = (self.store.as_deref(), self.images.split.split.as_deref());
-        let (store, split) = repeat.inputs(&index_path, store, split)?;
+        let index_path = local_index(&named.unwrap_or_else(|| repeat.index()), output)?;
+        let (store, split) = (self.local_store()?, self.images.split.split.as_deref());
+        let (store, split) = repeat.inputs(&index_path, store.as_deref(), split)?;
         Ok(Some(Inputs {
             store: Store::open(&store)?,
             index: Index::read(&index_path)?,
@@ -51,6 +53,11 @@ impl Args {
             split,
             skipped: 0,
         }))
+    }
+
+    fn local_store(&self) -> anyhow::Result<Option<PathBuf>> {
+        let local = |place: &Path| Location::local(place, "a store of pixels");
+        Ok(self.store.as_deref().map(local).transpose()?)
     }
 
     /// Size and EXIF mode of the pixels: as said, or as of the newest head on the same index, so that
@@ -89,10 +96,12 @@ impl Args {
         runs: &Path,
         output: &OutputArgs,
     ) -> anyhow::Result<Option<Inputs>> {
-        let Some(index_path) = self.images.named_index(output)? else {
+        let Some(named) = self.images.named_index(output)? else {
             bail!("no data set is named (hint: head-trainer baseline DATA, or --index FILE)");
         };
-        let open = |dir: &Path| DataSet::open(dir, &self.columns);
+        let place = IndexPlace::named(&named, output)?;
+        let index_path = place.path.clone();
+        let open = |dir: &Path| DataSet::open_at(dir, &self.columns, &output.data_dir);
         let images = self.images.dir.as_deref().map(open).transpose()?;
         let mut skipped = 0;
         // A data set may have changed since it was indexed; an index that was named is the one meant.
@@ -101,6 +110,7 @@ impl Args {
             (true, _) => Index::read(&index_path)?,
             (false, Some(images)) => {
                 let indexed = index::make(images, &index_path, false, false, output)?;
+                place.publish()?;
                 skipped += indexed.skipped.len();
                 indexed.index
             }
@@ -110,7 +120,7 @@ impl Args {
             ),
         };
         must_have_classes(&index)?;
-        let root = self.store.clone();
+        let root = self.local_store()?;
         let root = root.unwrap_or_else(|| output.data_dir.join("pixels"));
         let key = self.key(runs, &index);
         let mut store = pixels::open(&root, &key)?.map(Store::to_try_again);
@@ -143,6 +153,9 @@ impl Args {
             });
             bar.0.finish();
             skipped += filled?.rejected.len();
+            if let Some(e) = images.take_failure() {
+                return Err(anyhow::Error::from(e).context("the images cannot be read any more"));
+            }
             if signals.received().is_some() {
                 return Ok(None);
             }

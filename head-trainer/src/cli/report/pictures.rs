@@ -49,6 +49,7 @@ pub(super) fn add(
                 None,
                 &columns,
                 json.key.exif,
+                None,
             )?)
         })
         .map_err(&mut note)

@@ -22,7 +22,7 @@ use crate::cli::train::provenance;
 use crate::dataset::{Dataset, DatasetError, SplitSource};
 use crate::solver::Problem;
 use crate::split::Side;
-use crate::split::file::SplitFile;
+use crate::split::file::SplitOrigin;
 use crate::sweep::{self, Data, SweepError};
 
 /// The stores, checked.
@@ -45,7 +45,7 @@ pub(super) struct Common {
     /// Digest of the index.
     pub index_digest: Digest,
     /// The split.
-    pub split: SplitFile,
+    pub split: SplitOrigin,
     /// The images.
     pub images: Images,
 }

@@ -14,6 +14,7 @@ use extractor::view::View;
 use serde_json::{Value, json};
 
 use crate::baseline::BaselineConfig;
+use crate::cli::stores;
 use crate::dataset::{SplitSource, WantedViews};
 use crate::decide::Choices;
 use crate::run::{self, Input, Inputs, RunRecord, model_file};
@@ -112,6 +113,15 @@ impl Repeat {
             record,
             model,
         })
+    }
+
+    /// A place of the run's store as a local one: of an object store it is brought in.
+    pub(in crate::cli) fn local_store(
+        &self,
+        place: &Path,
+        output: &OutputArgs,
+    ) -> anyhow::Result<PathBuf> {
+        stores::local(place, self.record.key.store_key, output)
     }
 
     /// The head's configuration.

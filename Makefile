@@ -158,12 +158,13 @@ test-all: test ## all tests: adds the slow ones and the Python peers
 	$(PYTHON) scripts/test_inputs.py
 	$(PYTHON) scripts/test_events.py
 	$(PYTHON) scripts/test_report.py
+	$(PYTHON) scripts/scale_model.py --check --exact-only
 	$(PYTHON) scripts/test_remote.py
 	$(PYTHON) scripts/test_slurm.py
 	$(PYTHON) scripts/test_kubernetes.py
 
 .PHONY: bench
-bench: ## benchmarks: WHAT=head times the solvers beside other libraries, WHAT=baseline the CNN, WHAT=store writing, pooling and cached runs, WHAT=audit an audit
+bench: ## benchmarks: WHAT=head times the solvers beside other libraries, WHAT=baseline the CNN, WHAT=store writing, pooling and cached runs, WHAT=audit an audit, WHAT=scale a million images
 ifeq ($(WHAT),head)
 	$(PYTHON) scripts/bench_head.py $(BENCH_ARGS)
 else ifeq ($(WHAT),baseline)
@@ -173,8 +174,10 @@ else ifeq ($(WHAT),store)
 	$(CARGO) test --release --locked --test cached_speed -- --ignored --nocapture
 else ifeq ($(WHAT),audit)
 	$(CARGO) test --release --locked --test audit_speed -- --ignored --nocapture
+else ifeq ($(WHAT),scale)
+	$(CARGO) test --release --locked --test scale -- --ignored --nocapture
 else
-	@echo "error: make bench needs WHAT=head, WHAT=baseline, WHAT=store or WHAT=audit" >&2; exit 2
+	@echo "error: make bench needs WHAT=head, WHAT=baseline, WHAT=store, WHAT=audit or WHAT=scale" >&2; exit 2
 endif
 
 .PHONY: lint

@@ -25,6 +25,9 @@ The model. N processes, one a node, each `extractor features DATA --index INDEX 
                  of every record batch and the footer, in pages of 4,096 bytes, one after the other,
                  as many shards at once as there are threads
     memory       64 bytes an image of the whole index, in each process, and what the engine takes
+    requests     of an object store: a PUT a file (parts of a large one not counted), a LIST a thousand
+                 files, for the outline of a shard 2 GETs and one a record batch; an outline is fetched
+                 once and kept
     compute      n / (images_per_sec * cores)
 
 The file system's limits (--fs-gb-per-sec, --fs-ops-per-sec, --fs-ms) and the rate of a core are assumptions
@@ -188,7 +191,8 @@ def part(args, nodes):
         "rerun_read": (outline + index_bytes) * nodes,
         "requests_put": total_shards + nodes + 2,
         "requests_list": math.ceil((total_shards + nodes + 2) / 1000),
-        "requests_outline": total_shards + batches * nodes,
+        # The first bytes and the footer of each shard, and the head of each record batch.
+        "requests_outline": 2 * total_shards + batches * nodes,
         "memory": args.images * args.bytes_per_image,
         "maps": 2 * total_shards,
     }

@@ -22,7 +22,7 @@ fn whole(data_dir: &Path, images: &Path) -> BTreeMap<String, Vec<u32>> {
             .status
             .success()
     );
-    rows(&only_store(data_dir).unwrap())
+    rows(only_store(data_dir).unwrap())
 }
 
 fn succeed(command: &mut Command) -> serde_json::Value {
@@ -95,7 +95,7 @@ fn parts_make_up_the_whole_with_an_index_and_without() {
             }
             assert_eq!(new, expected.len(), "{sizes:?}");
             assert!(sizes.iter().all(|size| *size > 0), "{sizes:?}");
-            assert_eq!(rows(&only_store(&data).unwrap()), expected);
+            assert_eq!(rows(only_store(&data).unwrap()), expected);
 
             // The index of the whole takes the parts' over, and says that all is done.
             // (Digest caches lack what was just written.)

@@ -230,7 +230,7 @@ impl SplitPlan {
             .collect();
         // By class, then by (hash, id): a class is a run.
         let id = |place: u32| images[place as usize].0;
-        keyed.sort_unstable_by(|a, b| (a.0, a.1, id(a.2)).cmp(&(b.0, b.1, id(b.2))));
+        keyed.sort_unstable_by_key(|(label, hash, place)| (*label, *hash, id(*place)));
         let mut sides = vec![Side::Train; images.len()];
         for class in keyed.chunk_by(|a, b| a.0 == b.0) {
             let cuts = self.cuts(class.len());

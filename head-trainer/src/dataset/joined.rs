@@ -14,6 +14,9 @@ use super::{DatasetError, LeftOut, SplitSource};
 use crate::split::file::{Resolved, SplitFile, SplitFileError, SplitHeader, SplitOrigin};
 use crate::split::{self, Side, SplitMode, SplitPlan};
 
+/// Images that are looked up together.
+const CHUNK: usize = 16_384;
+
 /// Images in ascending order of their ids, with labels and sides.
 #[derive(Debug)]
 pub struct Joined {
@@ -67,17 +70,21 @@ impl Joined {
         let total = images.len();
         let (mut ids, mut labels_n, mut sides_n) = (Vec::new(), Vec::new(), Vec::new());
         let (mut rows, mut missing): (Vec<RowRef>, usize) = (Vec::new(), 0);
-        for image in images {
-            let (id, label) = labelled.image(image);
-            match store.locate(&id, IDENTITY) {
-                Some(row) => {
-                    ids.push(id);
-                    labels_n.push(label);
-                    sides_n.push(sides[image as usize]);
-                    rows.push(row);
+        for chunk in images.chunks(CHUNK) {
+            let row = |image: &u32| store.locate(&labelled.image(*image).0, IDENTITY);
+            let found: Vec<Option<RowRef>> = chunk.par_iter().map(row).collect();
+            for (image, found) in chunk.iter().zip(found) {
+                let (id, label) = labelled.image(*image);
+                match found {
+                    Some(row) => {
+                        ids.push(id);
+                        labels_n.push(label);
+                        sides_n.push(sides[*image as usize]);
+                        rows.push(row);
+                    }
+                    None if store.rejected(&id).is_some() => left_out.rejected += 1,
+                    None => missing += 1,
                 }
-                None if store.rejected(&id).is_some() => left_out.rejected += 1,
-                None => missing += 1,
             }
         }
         if missing > 0 {
@@ -192,8 +199,18 @@ impl<'a> Labelled<'a> {
     /// Numbers of the first entry of every image, in ascending order of the ids.
     fn images(&self) -> Vec<u32> {
         let id = |number: u32| self.image(number).0;
-        let mut numbers: Vec<u32> = (0..).take(self.labelled.len()).collect();
-        numbers.par_sort_unstable_by(|a, b| id(*a).cmp(&id(*b)).then(a.cmp(b)));
+        // By the first bytes, which lie together; next to never by all, which do not.
+        let first =
+            |number: u32| u64::from_be_bytes(*id(number).0.first_chunk().expect("32 bytes"));
+        let mut keyed: Vec<(u64, u32)> = (0..)
+            .take(self.labelled.len())
+            .map(|number| (first(number), number))
+            .collect();
+        keyed.par_sort_unstable_by(|a, b| {
+            let by_id = || id(a.1).cmp(&id(b.1)).then(a.1.cmp(&b.1));
+            a.0.cmp(&b.0).then_with(by_id)
+        });
+        let mut numbers: Vec<u32> = keyed.into_iter().map(|(_, number)| number).collect();
         numbers.dedup_by_key(|number| id(*number));
         numbers
     }

@@ -34,11 +34,21 @@ pub enum ParsedSplit {
     ByPath(HashMap<Vec<u8>, Placed>),
 }
 
-/// Rows by id, ascending. Takes 40 bytes a row, as a file may have many millions.
+/// Rows by id, ascending. Takes 41 bytes a row, as a file may have many millions.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PlacedIds {
     ids: Vec<ImageId>,
     placed: Vec<Placed>,
+    ends: Vec<u32>, // of each run of ids that begin alike, as `run` says
+}
+
+/// Rows of a run, about.
+const RUN: usize = 32;
+
+/// Which of `runs` runs an id is in: ids are digests, so that all are about as long.
+fn run(id: &ImageId, runs: usize) -> usize {
+    let first = u64::from_be_bytes(*id.0.first_chunk().expect("32 bytes"));
+    ((u128::from(first) * runs as u128) >> 64) as usize
 }
 
 impl PlacedIds {
@@ -54,10 +64,33 @@ impl PlacedIds {
 
     /// The row of an image.
     pub fn get(&self, id: &ImageId) -> Option<Placed> {
-        self.ids.binary_search(id).ok().map(|at| self.placed[at])
+        let run = run(id, self.ends.len());
+        let end = *self.ends.get(run)? as usize;
+        let start = run.checked_sub(1).map_or(0, |run| self.ends[run] as usize);
+        let found = self.ids[start..end].binary_search(id).ok();
+        found.map(|at| self.placed[start + at])
     }
 
     /// Brings rows in the order of the file into that of the ids, one an image.
+    fn of(ids: Vec<ImageId>, placed: Vec<Placed>) -> Result<PlacedIds, TableError> {
+        let mut rows = PlacedIds {
+            ends: vec![0; ids.len() / RUN + 1],
+            ids,
+            placed,
+        };
+        rows.sort()?;
+        let runs = rows.ends.len();
+        for id in &rows.ids {
+            rows.ends[run(id, runs)] += 1;
+        }
+        let mut end = 0;
+        for rows in &mut rows.ends {
+            end += *rows;
+            *rows = end;
+        }
+        Ok(rows)
+    }
+
     fn sort(&mut self) -> Result<(), TableError> {
         if self.ids.is_sorted_by(|a, b| a < b) {
             return Ok(()); // as this program writes them
@@ -165,7 +198,7 @@ pub(super) fn parse(file: impl BufRead) -> Result<ParsedSplit, TableError> {
         .trim(csv::Trim::All)
         .from_reader(Lines::of(file));
     let (key, split) = columns(reader.byte_headers()?)?;
-    let mut by_id = PlacedIds::default();
+    let (mut ids, mut placed_ids) = (Vec::new(), Vec::new());
     let mut by_path = HashMap::new();
     let mut record = ByteRecord::new();
     while reader.read_byte_record(&mut record)? {
@@ -182,8 +215,8 @@ pub(super) fn parse(file: impl BufRead) -> Result<ParsedSplit, TableError> {
                 let id = id
                     .parse()
                     .map_err(|source| TableError::Id { line, source })?;
-                by_id.ids.push(id);
-                by_id.placed.push(placed);
+                ids.push(id);
+                placed_ids.push(placed);
             }
             Key::Path(path) => {
                 let path = &record[path];
@@ -196,9 +229,8 @@ pub(super) fn parse(file: impl BufRead) -> Result<ParsedSplit, TableError> {
             }
         }
     }
-    by_id.sort()?;
     Ok(match key {
-        Key::Id(_) => ParsedSplit::ById(by_id),
+        Key::Id(_) => ParsedSplit::ById(PlacedIds::of(ids, placed_ids)?),
         _ => ParsedSplit::ByPath(by_path),
     })
 }
@@ -356,11 +388,29 @@ mod tests {
             side: Side::Test,
             line: 4,
         };
-        let expected = ParsedSplit::ById(PlacedIds {
-            ids: vec![id],
-            placed: vec![placed],
-        });
-        assert_eq!(parse(text.as_bytes()).unwrap(), expected);
+        let ParsedSplit::ById(rows) = parse(text.as_bytes()).unwrap() else {
+            panic!("by id");
+        };
+        assert_eq!((rows.len(), rows.get(&id)), (1, Some(placed)));
+    }
+
+    #[test]
+    fn every_id_is_found_and_no_other() {
+        for count in [0, 1, 31, 32, 1000_u32] {
+            let id = |i: u32| Digest::of(&i.to_le_bytes());
+            let line = |i: u32| format!("{},{}\n", id(i), Side::ALL[i as usize % 3]);
+            let lines: String = (0..count).map(line).collect();
+            let parsed = parse(format!("id,split\n{lines}").as_bytes()).unwrap();
+            assert_eq!(parsed.len(), count as usize);
+            for i in 0..2 * count {
+                let placed = parsed.get(&id(i), b"");
+                let expected = (i < count).then(|| Placed {
+                    side: Side::ALL[i as usize % 3],
+                    line: i + 2,
+                });
+                assert_eq!(placed, expected);
+            }
+        }
     }
 
     #[test]

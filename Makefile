@@ -1,11 +1,12 @@
 # The verbs a person types. `make help` lists them.
 #
 # Variables:
-#   DATA=PATH         folder of images, manifest or archive       [data/PetImages]
+#   DATA=PATH         folder of images, manifest or archive       [data/PetImages, else what make data fetches]
 #   BACKBONE=FILE     backbone, an ONNX file                      [data/backbones/resnet50.onnx]
 #   STORE=DIR         folder of feature stores                    [data/features]
 #   EP=auto|cpu|cuda  execution provider                          [auto]
 #   FEATURES_ARGS=..  more flags for `extractor features`
+#   DATA_ARGS=..      more flags for `extractor fetch`, say --keep-all
 #   HEAD_ARGS=..      more flags for `head-trainer train`
 #   BASELINE_ARGS=..  more flags for `head-trainer baseline`
 #   REPORT_ARGS=..    runs and flags for `head-trainer report`    [the newest head and baseline]
@@ -38,14 +39,17 @@ untrained := $(demo)/resnet50-untrained.onnx
 stand_ins :=
 stand_in_files :=
 
+fetched := data/kagglecatsanddogs_5340.zip
+usual_images := $(if $(DEMO),,$(firstword $(patsubst %/.,%,$(wildcard data/PetImages/.)) $(wildcard $(fetched))))
+
 ifneq ($(strip $(DATA)),)
   images := $(DATA)
-else ifneq ($(DEMO)$(wildcard data/PetImages/.),data/PetImages/.)
+else ifeq ($(usual_images),)
   images := $(demo)/sample
   stand_ins += the synthetic sample set
   stand_in_files += $(sample_marker)
 else
-  images := data/PetImages
+  images := $(usual_images)
 endif
 
 ifneq ($(strip $(BACKBONE)),)
@@ -64,7 +68,7 @@ STORE ?= $(results)/features
 index_file := $(if $(stand_ins),$(demo)/indexes/$(if $(findstring sample set,$(stand_ins)),sample,$(shell printf %s '$(images)' | cksum | cut -d' ' -f1)).arrow)
 index_flag := $(if $(index_file),--index "$(index_file)")
 
-note = note: using $(strip $(stand_ins)), since none was given or found in data/ (hint: make backbone; $(if $(DATA),BACKBONE=FILE,$(if $(BACKBONE),DATA=DIR,DATA=DIR BACKBONE=FILE))); results go to $(demo)
+note = note: using $(strip $(stand_ins)), since none was given or found in data/ (hint: make data backbone; $(if $(DATA),BACKBONE=FILE,$(if $(BACKBONE),DATA=DIR,DATA=DIR BACKBONE=FILE))); results go to $(demo)
 
 # Exit 3 means: done, some images skipped.
 skips_are_fine := || { code=$$?; [ $$code -eq 3 ] || exit $$code; }
@@ -117,6 +121,10 @@ check:
 .PHONY: demo
 demo: ## everything on a synthetic sample set and an untrained ResNet50
 	@$(MAKE) --no-print-directory compare DEMO=1 DATA= BACKBONE=
+
+.PHONY: data
+data: build ## download Microsoft's cats vs dogs (825 MB) into data/, once
+	@$(extractor) fetch cats-vs-dogs --out $(fetched) $(DATA_ARGS)
 
 .PHONY: backbone
 backbone: ## export Keras's ImageNet ResNet50 to data/backbones/resnet50.onnx (downloads TensorFlow)

@@ -53,10 +53,16 @@ impl Progress {
 
     /// Starts counting files whose number is not known.
     pub fn files(what: &'static str, quiet: bool) -> Progress {
-        let mut progress = Progress::new(what, "files", 0, quiet);
+        Progress::unbounded(what, "files", quiet)
+    }
+
+    /// Starts counting `unit` whose number is not known.
+    pub fn unbounded(what: &'static str, unit: &'static str, quiet: bool) -> Progress {
+        let mut progress = Progress::new(what, unit, 0, quiet);
         if let Sink::Bar(bar) = &mut progress.sink {
             bar.unset_length();
-            let style = ProgressStyle::with_template("{spinner} {msg} {human_pos} files");
+            let template = format!("{{spinner}} {{msg}} {{human_pos}} {unit}");
+            let style = ProgressStyle::with_template(&template);
             bar.set_style(style.expect("a valid template"));
         }
         progress

@@ -7,6 +7,7 @@ use std::error::Error;
 use std::io;
 
 use crate::features::FeaturesError;
+use crate::fetch::FetchError;
 use crate::remote::RemoteError;
 use crate::store::StoreError;
 
@@ -50,6 +51,7 @@ pub fn is_transient(error: &(dyn Error + 'static)) -> bool {
             error.downcast_ref().is_some_and(RemoteError::is_transient),
             // A transparent error has no source of its own kind.
             matches!(error.downcast_ref(), Some(FeaturesError::Store(e)) if gone(e)),
+            error.downcast_ref().is_some_and(FetchError::may_pass),
         ];
         if here.contains(&true) {
             return true;

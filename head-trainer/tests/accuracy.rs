@@ -6,6 +6,9 @@ mod common;
 
 use std::path::Path;
 
+use extractor::backbone::import::Classifier;
+use extractor::engine::{Engine, OnnxRuntime};
+use extractor::preprocess::Preset;
 use head_trainer::audit::held_out::Labelled;
 use head_trainer::audit::{AuditConfig, audit};
 use head_trainer::dataset::{Dataset, SplitSource, WantedViews};
@@ -17,10 +20,9 @@ use head_trainer::solver::{self, FitConfig, Problem, SolverConfig};
 use head_trainer::split::Side;
 
 /// Validation accuracies: the mean over seeds 0 to 9 of the default Adam, and linfa's.
-fn validation_accuracies(data: &Path, model: &str, channels: usize) -> (f64, f64) {
+fn validation_accuracies(data: &Path, model: &Path, channels: usize, linfa: Linfa) -> (f64, f64) {
     let folder = tempfile::tempdir().unwrap();
-    let model = data.join("models").join(model);
-    let (store, index) = common::extract(&data.join("pets"), &model, folder.path());
+    let (store, index) = common::extract(&data.join("pets"), model, folder.path());
     let split = SplitSource::Given(data.join("splits.csv"));
     let dataset = Dataset::load(&store, &index, &split, &WantedViews::All).unwrap();
     assert_eq!((dataset.ids.len(), dataset.channels), (2400, channels));
@@ -48,13 +50,14 @@ fn validation_accuracies(data: &Path, model: &str, channels: usize) -> (f64, f64
             .accuracy
     };
     let adam = |seed| {
-        accuracy(SolverConfig::Adam(AdamConfig {
+        let config = AdamConfig {
             seed,
             ..AdamConfig::default()
-        }))
+        };
+        accuracy(SolverConfig::Adam(config))
     };
     let adam = (0..10).map(adam).sum::<f64>() / 10.0;
-    let linfa = accuracy(SolverConfig::Linfa(Linfa::default()));
+    let linfa = accuracy(SolverConfig::Linfa(linfa));
     println!("{}: adam {adam:.4}, linfa {linfa:.4}", model.display());
     (adam, linfa)
 }
@@ -64,9 +67,46 @@ fn mobilenetv2_with_its_own_preprocessing() {
     let Some(data) = common::test_data() else {
         return;
     };
-    let (adam, linfa) = validation_accuracies(&data, "mobilenetv2_100.onnx", 1280);
+    let model = data.join("models/mobilenetv2_100.onnx");
+    let (adam, linfa) = validation_accuracies(&data, &model, 1280, Linfa::default());
     assert!(adam >= 0.90, "Adam, mean over ten seeds: {adam}");
     assert!(linfa >= 0.91, "linfa: {linfa}");
+}
+
+/// A SqueezeNet whose classifier, a convolution before the pooling, is cut off.
+#[test]
+fn squeezenet_cut_out_of_its_classifier() {
+    let Some(data) = common::test_data() else {
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let model = folder.path().join("squeezenet.onnx");
+    let bytes = std::fs::read(data.join("models/squeezenet1.1_classifier.onnx")).unwrap();
+    let classifier = Classifier {
+        bytes: &bytes,
+        folder: None,
+        name: "squeezenet1.1",
+        preset: Preset::Imagenet,
+        feature: None,
+        input_size: Some([100, 100]),
+        licence: Some("Apache-2.0"),
+        trained: Some(true),
+        source: None,
+    };
+    let options = common::engine();
+    let imported = classifier
+        .cut()
+        .unwrap()
+        .check_and_write(&model, &mut |bytes| {
+            let engine = OnnxRuntime::open(bytes, &options)?;
+            Ok(Box::new(engine) as Box<dyn Engine>)
+        });
+    assert_eq!(imported.unwrap().map_shape.channels, 512);
+    // With the default penalty the head fits the training images too well: 85 %.
+    let mut penalty = Linfa::default();
+    penalty.0.l2 = 3.0;
+    let (_, linfa) = validation_accuracies(&data, &model, 512, penalty);
+    assert!(linfa >= 0.87, "linfa: {linfa}");
 }
 
 #[test]
@@ -75,7 +115,8 @@ fn resnet50_w1a2_with_plain_1_255() {
     let Some(data) = common::test_data() else {
         return;
     };
-    let (adam, linfa) = validation_accuracies(&data, "resnet50_w1a2_i8_100_nhwc.onnx", 2048);
+    let model = data.join("models/resnet50_w1a2_i8_100_nhwc.onnx");
+    let (adam, linfa) = validation_accuracies(&data, &model, 2048, Linfa::default());
     assert!(adam >= 0.865, "Adam, mean over ten seeds: {adam}");
     assert!(linfa >= 0.87, "linfa: {linfa}");
 }

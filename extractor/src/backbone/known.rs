@@ -1,11 +1,12 @@
 //! Published models that are known by their digest, for when no description lies beside the file.
 
+use super::registry;
 use super::spec::Description;
 use crate::digest::Digest;
 use crate::preprocess::Preset;
 
 /// Digest of the file, name, preset.
-const KNOWN: [(&str, &str, Preset); 3] = [
+const KNOWN: [(&str, &str, Preset); 2] = [
     // Xilinx ResNet50-PYNQ, 1-bit weights, 2-bit activations, at 100x100, channels last.
     (
         "1be4f848e19a708431734f928afc6faa2eb950874a3074881b2351c13dc03140",
@@ -18,21 +19,18 @@ const KNOWN: [(&str, &str, Preset); 3] = [
         "mobilenetv2_100",
         Preset::Imagenet,
     ),
-    // The ONNX model zoo's resnet50-v1-12, classifier included.
-    (
-        "3f03fdef724b22947eed826f1eef1dc5c34151bb4c37d634f1db89dfa2dd1526",
-        "resnet50-v1-12",
-        Preset::Imagenet,
-    ),
 ];
 
 /// The description of a known model.
 pub fn description(digest: &Digest) -> Option<Description> {
-    let digest = digest.to_string();
-    let (_, name, preset) = KNOWN.iter().find(|(known, _, _)| *known == digest)?;
+    let text = digest.to_string();
+    let known = KNOWN.iter().find(|(known, _, _)| *known == text);
+    let known = known.map(|(_, name, preset)| ((*name).to_owned(), *preset));
+    let (name, preset) =
+        known.or_else(|| registry::of_digest(digest).map(|entry| (entry.name, entry.preset)))?;
     Some(Description {
-        name: Some((*name).to_owned()),
-        preset: Some(*preset),
+        name: Some(name),
+        preset: Some(preset),
         trained: Some(true),
         ..Description::default()
     })

@@ -4,8 +4,10 @@
 //! `resnet50.onnx`) tells what it cannot, above all the preprocessing preset. Must not know about
 //! stores or images on disk.
 
+pub mod import;
 mod known;
 pub mod onnx;
+pub mod registry;
 pub mod seed;
 mod spec;
 

@@ -8,7 +8,7 @@ use crate::digest::Digest;
 use crate::preprocess::{Layout, Preprocessor, Preset};
 
 /// The description file, as typed. Every key is optional.
-#[derive(Debug, Clone, Default, PartialEq, serde::Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, serde::Deserialize, serde::Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Description {
     /// Name for people; the model's file name if absent.
@@ -25,6 +25,12 @@ pub struct Description {
     pub feature_layout: Option<Layout>,
     /// Whether the weights are trained at all.
     pub trained: Option<bool>,
+    /// Digest of the model's file, if the description is of one model alone.
+    pub sha256: Option<Digest>,
+    /// Licence of the weights.
+    pub licence: Option<String>,
+    /// Where the model came from.
+    pub source: Option<String>,
     /// Anything else worth saying.
     pub note: Option<String>,
 }
@@ -82,10 +88,20 @@ pub(super) fn read_description(
         }
         Err(source) => return Err(BackboneError::Read { path, source }),
     };
-    toml::from_str(&text).map_err(|e| BackboneError::Description {
-        path,
-        reason: e.message().to_owned(),
-    })
+    let wrong = |reason: String| BackboneError::Description {
+        path: path.clone(),
+        reason,
+    };
+    let description: Description =
+        toml::from_str(&text).map_err(|e| wrong(e.message().to_owned()))?;
+    match description.sha256 {
+        Some(described) if described != *digest => Err(wrong(format!(
+            "it is of the model with SHA-256 {described}, and {} has {digest} (hint: import it again, or \
+             remove the description)",
+            model.display()
+        ))),
+        _ => Ok(description),
+    }
 }
 
 impl Spec {
@@ -99,12 +115,25 @@ impl Spec {
         bytes: &[u8],
         overrides: &Overrides,
     ) -> Result<Spec, BackboneError> {
+        let description = read_description(path, &Digest::of(bytes))?;
+        Spec::of(path, bytes, description, overrides)
+    }
+
+    /// [`Spec::resolve`] with this description, whatever lies beside `path`.
+    ///
+    /// # Errors
+    /// [`BackboneError`], naming `path`.
+    pub(super) fn of(
+        path: &Path,
+        bytes: &[u8],
+        description: Description,
+        overrides: &Overrides,
+    ) -> Result<Spec, BackboneError> {
         let io = onnx::read_io(bytes).map_err(|source| BackboneError::Onnx {
             path: path.to_owned(),
             source,
         })?;
         let digest = Digest::of(bytes);
-        let description = read_description(path, &digest)?;
         let wrong = |reason: String| BackboneError::Shape {
             path: path.to_owned(),
             reason,

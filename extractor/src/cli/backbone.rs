@@ -1,5 +1,7 @@
 //! `extractor backbone`.
 
+mod import;
+
 use std::path::PathBuf;
 
 use serde_json::json;
@@ -13,6 +15,13 @@ use crate::files::{escape_path, grouped};
 pub enum Verb {
     /// Write an untrained ResNet50 with seeded weights, for trying things out without a download.
     Seed(SeedArgs),
+    /// Cut a backbone out of a classifier (an ONNX file, or its address), and check that both compute the
+    /// same.
+    Import(import::ImportArgs),
+    /// The classifiers that fetch knows by name.
+    List,
+    /// Download a classifier that is known by name and cut its backbone out.
+    Fetch(import::FetchArgs),
 }
 
 /// Flags of `extractor backbone seed`.
@@ -32,12 +41,22 @@ pub struct SeedArgs {
 impl Verb {
     /// Runs the verb.
     pub fn run(self, output: &OutputArgs) -> anyhow::Result<Outcome> {
-        let Verb::Seed(args) = self;
+        match self {
+            Verb::Seed(args) => args.run(output),
+            Verb::Import(args) => args.run(output),
+            Verb::List => import::list(output),
+            Verb::Fetch(args) => args.run(output),
+        }
+    }
+}
+
+impl SeedArgs {
+    fn run(self, output: &OutputArgs) -> anyhow::Result<Outcome> {
         let options = SeedOptions {
-            seed: args.seed,
-            size: args.size,
+            seed: self.seed,
+            size: self.size,
         };
-        let path = args.out.unwrap_or_else(|| {
+        let path = self.out.unwrap_or_else(|| {
             output
                 .data_dir
                 .join("backbones")

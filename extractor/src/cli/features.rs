@@ -92,7 +92,7 @@ pub struct Args {
     shard_bytes: usize,
 }
 
-fn parse_size(text: &str) -> Result<[usize; 2], String> {
+pub(super) fn parse_size(text: &str) -> Result<[usize; 2], String> {
     let wrong = || format!("`{text}` is not HxW, such as 100x100");
     let (height, width) = text.split_once('x').ok_or_else(wrong)?;
     match (height.parse(), width.parse()) {
@@ -260,7 +260,7 @@ impl Args {
             );
         }
         match share.part.is_whole() {
-            true => text += &index::class_lines(index, total),
+            true => text += &(index::class_lines(index, total) + &index::left_out_line(&images)),
             false => text += &format!("part      {}, of {}\n", share.part, share.source),
         }
         if let Some(shape) = shape {
@@ -302,6 +302,7 @@ impl Args {
                 "views": views.iter().map(View::to_string).collect::<Vec<_>>(),
                 "rows": { "cached": cached_rows, "new": new_rows },
                 "skipped_files": indexed.skipped.len(),
+                "left_out": images.left_out.map_or(0, |left_out| left_out.images),
                 "map_shape": shape.map(|s| [s.height, s.width, s.channels]),
                 "shards_written": extraction.as_ref().map_or(0, |(e, ..)| e.shards.len()),
                 "engine": extraction.as_ref().map(|(_, info, _)| &info.engine),

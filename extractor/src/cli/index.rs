@@ -8,7 +8,7 @@ use serde_json::json;
 use super::common::{Outcome, OutputArgs, retry, skipped_line};
 use super::place::IndexPlace;
 use crate::files::{counted, escape, grouped};
-use crate::images::{Columns, DataSet, Source};
+use crate::images::{Columns, DataSet, LeftOut, Source};
 use crate::index::{DigestCache, Index, Indexed, remove_parts};
 use crate::part::Part;
 use crate::progress::Progress;
@@ -49,6 +49,7 @@ impl Args {
             grouped(unique as u64)
         );
         text += &class_lines(index, unique);
+        text += &left_out_line(&data);
         output.print(
             &json!({
                 "index": place.shown(),
@@ -58,6 +59,7 @@ impl Args {
                 "classes": index.classes.iter().zip(counts).collect::<Vec<_>>(),
                 "skipped": indexed.skipped.len(),
                 "ignored": indexed.ignored,
+                "left_out": data.left_out.map_or(0, |left_out| left_out.images),
             }),
             &text,
         )?;
@@ -91,6 +93,17 @@ pub fn class_lines(index: &Index, unique: usize) -> String {
         );
     }
     text
+}
+
+/// A line for what the selection beside a data set leaves out, if it leaves out anything.
+pub fn left_out_line(data: &DataSet) -> String {
+    match data.left_out {
+        Some(LeftOut { keep, images }) if images > 0 => format!(
+            "left out  {} by the rule {keep} (extractor fetch --keep-all keeps them)\n",
+            counted(images, "file")
+        ),
+        _ => String::new(),
+    }
 }
 
 /// Indexes `data` into the file `path`, naming on stderr what is skipped and what is odd.

@@ -4,7 +4,9 @@
 
 mod backbone;
 pub mod common;
+mod download;
 mod features;
+mod fetch;
 pub mod index;
 pub mod place;
 mod runtime;
@@ -40,6 +42,8 @@ enum Verb {
     /// Make a backbone.
     #[command(subcommand)]
     Backbone(backbone::Verb),
+    /// Download a data set's archive, check it, and record which of its images count.
+    Fetch(fetch::Args),
     /// ONNX Runtime's shared library.
     #[command(subcommand)]
     Runtime(runtime::Verb),
@@ -56,6 +60,7 @@ pub fn main() -> ExitCode {
         Verb::Index(args) => args.run(&output),
         Verb::Store(verb) => verb.run(&output),
         Verb::Backbone(verb) => verb.run(&output),
+        Verb::Fetch(args) => args.run(&output),
         Verb::Runtime(verb) => verb.run(&output),
         Verb::Sample(args) => args.run(&output),
     })

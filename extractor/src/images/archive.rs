@@ -5,6 +5,7 @@
 //! out, never by what a header claims, and a panic costs one member. Must not know the formats.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
@@ -69,6 +70,14 @@ impl Archive {
             listing,
             container: Box::new(container),
         }
+    }
+
+    /// Leaves out the members of these paths. Returns how many there were.
+    pub(super) fn leave_out(&mut self, paths: &HashSet<Vec<u8>>) -> usize {
+        let before = self.listing.len();
+        self.listing.retain(|path| !paths.contains(path));
+        self.in_order = self.listing.lies_in_order();
+        before - self.listing.len()
     }
 
     /// Whether this member is to be reported if it is no image.

@@ -57,7 +57,7 @@ impl InputError {
         }
     }
 
-    pub(super) fn io(path: &Path) -> impl FnOnce(io::Error) -> InputError {
+    pub(crate) fn io(path: &Path) -> impl FnOnce(io::Error) -> InputError {
         let path = path.to_owned();
         |source| InputError::Io { path, source }
     }

@@ -71,6 +71,19 @@ impl Listing {
         None
     }
 
+    /// Drops the members of whose path `keep` says no.
+    pub fn retain(&mut self, keep: impl Fn(&[u8]) -> bool) {
+        let kept: Vec<bool> = self.paths.iter().map(keep).collect();
+        Arc::make_mut(&mut self.paths).retain(|position| kept[position]);
+        let stays = || {
+            let mut kept = kept.iter();
+            move || kept.next().is_some_and(|kept| *kept)
+        };
+        let (mut label, mut place) = (stays(), stays());
+        self.labels.retain(|_| label());
+        self.places.retain(|_| place());
+    }
+
     /// Whether the members' bytes lie in the order of their paths.
     pub fn lies_in_order(&self) -> bool {
         self.places.is_sorted()

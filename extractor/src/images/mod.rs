@@ -16,6 +16,7 @@ mod listing;
 mod names;
 mod parquet;
 mod prefix;
+mod selection;
 mod tar;
 mod webdataset;
 mod zip;
@@ -38,6 +39,7 @@ use kind::Kind;
 pub use kind::canonical;
 pub(crate) use listing::{Listing, Member, compare_paths};
 pub use prefix::Prefix;
+pub use selection::{Keep, LeftOut, Selection};
 
 /// The bytes of one image file; borrowed where they lie in memory anyway.
 pub type ImageBytes<'a> = Cow<'a, [u8]>;
@@ -67,6 +69,8 @@ pub struct DataSet {
     /// Before it was looked at: what was changed shortly before may be changed again without its
     /// stamp telling.
     pub opened: SystemTime,
+    /// What the selection beside it leaves out, if there is one.
+    pub left_out: Option<LeftOut>,
     pub(crate) source: Source,
 }
 
@@ -84,11 +88,28 @@ pub(crate) enum Source {
 }
 
 impl DataSet {
-    /// Opens what `path` names and lists its images; no image is read yet.
+    /// Opens what `path` names and lists its images, without those that the [`Selection`] beside it
+    /// leaves out; no image is read yet.
     ///
     /// # Errors
-    /// When it is none of the kinds, damaged or hostile, or a manifest lacks a column.
+    /// When it is none of the kinds, damaged or hostile, a manifest lacks a column, or the selection
+    /// is not one of this file.
     pub fn open(path: &Path, columns: &Columns) -> Result<DataSet, InputError> {
+        let mut data = DataSet::open_whole(path, columns)?;
+        if path.is_file()
+            && let Some(selection) = Selection::beside(path)?
+        {
+            selection.apply(path, &mut data.source)?;
+            data.left_out = Some(LeftOut::of(&selection));
+        }
+        Ok(data)
+    }
+
+    /// [`DataSet::open`], whatever selection lies beside it.
+    ///
+    /// # Errors
+    /// As [`DataSet::open`].
+    pub fn open_whole(path: &Path, columns: &Columns) -> Result<DataSet, InputError> {
         let opened = SystemTime::now();
         let kind = Kind::of(path)?;
         let (means, what): (&[&str], _) = match kind {
@@ -120,6 +141,7 @@ impl DataSet {
         Ok(DataSet {
             path: path.to_owned(),
             opened,
+            left_out: None,
             source,
         })
     }

@@ -284,6 +284,7 @@ pub(super) fn open(
     Ok(DataSet {
         path: url.to_path(),
         opened,
+        left_out: None,
         source: Source::Prefix(Box::new(match all {
             true => Prefix::new(client, url, objects)?,
             false => Prefix::unlisted(client, url),

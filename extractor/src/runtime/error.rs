@@ -4,9 +4,9 @@
 
 use std::io;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use super::platform::Platform;
+use crate::net::{Hinted, NetError};
 
 /// The library could not be fetched or found.
 #[derive(Debug, thiserror::Error)]
@@ -70,7 +70,7 @@ pub enum RuntimeError {
         /// Where and why.
         source: Box<ini::ParseError>,
     },
-    /// A setting of pip's or a proxy's is not usable.
+    /// A setting of pip's is not usable.
     #[error("{setting} is `{value}`, expected {expected}")]
     Setting {
         /// The setting's name.
@@ -80,73 +80,9 @@ pub enum RuntimeError {
         /// What it should be.
         expected: &'static str,
     },
-    /// The configured certificates cannot be read.
-    #[error(
-        "certificates {path} cannot be read (hint: check PIP_CERT, `cert` in pip.conf and \
-         REQUESTS_CA_BUNDLE)"
-    )]
-    CertificatesRead {
-        /// The configured bundle.
-        path: PathBuf,
-        /// Why.
-        source: io::Error,
-    },
-    /// The configured file of certificates holds none.
-    #[error(
-        "{path} holds no certificate (hint: PIP_CERT and `cert` in pip.conf name a file in PEM \
-         format)"
-    )]
-    NoCertificate {
-        /// The configured bundle.
-        path: PathBuf,
-    },
-    /// No connection, or it broke.
-    #[error(
-        "cannot get {url} (hint: check network and proxy, set PIP_INDEX_URL to an index within \
-         reach, or set ORT_DYLIB_PATH to a library that you have)"
-    )]
-    Unreachable {
-        /// What was asked for.
-        url: String,
-        /// Why.
-        source: Box<ureq::Error>,
-    },
-    /// The server took too long.
-    #[error(
-        "{url} sent nothing, or next to nothing, for {}s (hint: try again, raise PIP_TIMEOUT, \
-         set PIP_INDEX_URL to a faster index, or set ORT_DYLIB_PATH to a library that you have)",
-        waited.as_secs_f32()
-    )]
-    Stalled {
-        /// What was asked for.
-        url: String,
-        /// How long it was waited for.
-        waited: Duration,
-    },
-    /// The server answered with something else than the file.
-    #[error("{url} answered with status {status} (hint: {})", status_hint(*status))]
-    Status {
-        /// What was asked for.
-        url: String,
-        /// The HTTP status.
-        status: u16,
-    },
-    /// Redirected without end.
-    #[error("{url} redirects more than {limit} times (hint: check PIP_INDEX_URL)")]
-    TooManyRedirects {
-        /// What was asked for.
-        url: String,
-        /// How many redirects are followed.
-        limit: usize,
-    },
-    /// A redirect leads to something that is no address.
-    #[error("{url} redirects to `{location}`, which is no address that can be followed")]
-    BadRedirect {
-        /// What was asked for.
-        url: String,
-        /// Where it leads.
-        location: String,
-    },
+    /// A page or a file cannot be had.
+    #[error(transparent)]
+    Net(Hinted),
     /// A local page or wheel cannot be read.
     #[error("{path} cannot be read (hint: check PIP_INDEX_URL and PIP_FIND_LINKS)")]
     LocalRead {
@@ -239,6 +175,33 @@ pub enum RuntimeError {
         /// Why.
         source: io::Error,
     },
+}
+
+impl From<NetError> for RuntimeError {
+    fn from(error: NetError) -> RuntimeError {
+        let hint = match &error {
+            NetError::CertificatesRead { .. } => {
+                "check PIP_CERT, `cert` in pip.conf and REQUESTS_CA_BUNDLE"
+            }
+            NetError::NoCertificate { .. } => {
+                "PIP_CERT and `cert` in pip.conf name a file in PEM format"
+            }
+            NetError::Unreachable { .. } => {
+                "check network and proxy, set PIP_INDEX_URL to an index within reach, or set \
+                 ORT_DYLIB_PATH to a library that you have"
+            }
+            NetError::Stalled { .. } => {
+                "try again, raise PIP_TIMEOUT, set PIP_INDEX_URL to a faster index, or set \
+                 ORT_DYLIB_PATH to a library that you have"
+            }
+            NetError::Status { status, .. } => status_hint(*status),
+            NetError::TooManyRedirects { .. } => "check PIP_INDEX_URL",
+            NetError::LocalRead { .. } => "check PIP_INDEX_URL and PIP_FIND_LINKS",
+            _ => "",
+        };
+        let hint = hint.to_owned();
+        RuntimeError::Net(Hinted { error, hint })
+    }
 }
 
 fn status_hint(status: u16) -> &'static str {

@@ -4,23 +4,23 @@
 //! asked. It prints nothing; the caller is told what happens and decides.
 
 use std::fs::File;
-use std::io::{self, Read as _, Write as _};
+use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use url::Url;
 
-use super::environment::Environment;
 use super::error::RuntimeError;
 use super::event::Event;
-use super::http::Client;
-use super::install::{self, Lock, Staging, destination, installed, runtime_folder};
+use super::install::{self, Staging, destination, installed, runtime_folder};
 use super::locate::override_path;
-use super::pip_config::{FindLinks, PipConfig, shown};
+use super::pip_config::{FindLinks, PipConfig};
 use super::platform::{Flavour, Platform};
 use super::simple_index::{ACCEPT, find_link, project_page};
 use super::table::Pinned;
 use crate::digest::Digest;
+use crate::lock::Lock;
+use crate::net::{Client, Environment, Hinted, NetError, shown};
 
 /// An index's page is not larger than this.
 const PAGE_LIMIT_BYTES: usize = 64 << 20;
@@ -90,7 +90,7 @@ pub fn fetch(
         None => PipConfig::of_process(&options.environment)?,
     };
     let client = Client::new(
-        &config,
+        config.access(),
         &options.environment,
         options.connect_timeout,
         config.timeout.unwrap_or(options.stall_timeout),
@@ -262,7 +262,7 @@ impl Download<'_> {
         let from = shown(&link);
         report(Event::Downloading { from: from.clone() });
         let mut reply = self.client.get(&link, "*/*")?;
-        self.save(&mut |buffer| reply.read(buffer), &from, report)?;
+        self.save(&mut |buffer| Ok(reply.read(buffer)?), &from, report)?;
         self.check_hash(from)
     }
 
@@ -280,7 +280,7 @@ impl Download<'_> {
             let n = match read(&mut buffer) {
                 Ok(0) => break,
                 Ok(n) => n,
-                Err(RuntimeError::Unreachable { source, .. }) if is_end(&source) => break,
+                Err(RuntimeError::Net(hinted)) if hinted.error.is_end() => break,
                 Err(error) => return Err(error),
             };
             done_bytes += n as u64;
@@ -322,28 +322,15 @@ impl Download<'_> {
     }
 }
 
-/// Whether a connection just ended.
-fn is_end(error: &ureq::Error) -> bool {
-    matches!(error, ureq::Error::Io(e) if e.kind() == io::ErrorKind::UnexpectedEof)
-}
-
 /// Whether the same request may succeed a moment later.
 fn is_passing(error: &RuntimeError) -> bool {
     match error {
-        RuntimeError::Stalled { .. } => true,
+        RuntimeError::Net(hinted) => hinted.error.is_passing(),
         RuntimeError::WrongSize {
             got_bytes,
             expected_bytes,
             ..
         } => got_bytes < expected_bytes,
-        RuntimeError::Status { status, .. } => *status == 429 || *status >= 500,
-        RuntimeError::Unreachable { source, .. } => match source.as_ref() {
-            ureq::Error::Io(e) => !matches!(
-                e.kind(),
-                io::ErrorKind::ConnectionRefused | io::ErrorKind::InvalidData
-            ),
-            _ => false,
-        },
         _ => false,
     }
 }
@@ -352,7 +339,11 @@ fn is_passing(error: &RuntimeError) -> bool {
 fn weight(error: &RuntimeError) -> u8 {
     match error {
         RuntimeError::WrongHash { .. } | RuntimeError::WrongSize { .. } => 3,
-        RuntimeError::NotListed { .. } | RuntimeError::Status { status: 404, .. } => 1,
+        RuntimeError::NotListed { .. }
+        | RuntimeError::Net(Hinted {
+            error: NetError::Status { status: 404, .. },
+            ..
+        }) => 1,
         _ => 2,
     }
 }

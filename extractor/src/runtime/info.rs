@@ -6,12 +6,12 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use super::ORT_DYLIB_PATH;
-use super::environment::Environment;
 use super::error::RuntimeError;
 use super::install;
 use super::locate::{Located, Source, locate_with};
 use super::platform::{Flavour, Platform};
 use super::table::Pinned;
+use crate::net::Environment;
 
 /// The state of the runtime on this machine.
 #[derive(Debug)]

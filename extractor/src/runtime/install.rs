@@ -17,6 +17,7 @@ use zip::result::ZipError;
 use super::error::RuntimeError;
 use super::table::{Pinned, file_name};
 use crate::digest::Digest;
+use crate::lock::Lock;
 
 /// The file that is written last.
 const RECORD: &str = "installed.json";
@@ -62,32 +63,6 @@ pub(super) fn installed(data_dir: &Path, pinned: &Pinned) -> Option<PathBuf> {
     whole.then(|| folder.join(pinned.library()))
 }
 
-/// Holds off other writers of the same data folder for as long as it lives.
-pub(super) struct Lock {
-    /// Absent where the file system has no locks; renaming keeps writers apart even then.
-    held: Option<File>,
-}
-
-impl Lock {
-    /// Waits for the lock on an existing folder; calls `waiting` first if somebody has it.
-    pub(super) fn take(folder: &Path, waiting: impl FnOnce()) -> Lock {
-        let Ok(file) = File::open(folder) else {
-            return Lock { held: None };
-        };
-        let taken = match file.try_lock() {
-            Ok(()) => true,
-            Err(fs::TryLockError::WouldBlock) => {
-                waiting();
-                file.lock().is_ok()
-            }
-            Err(fs::TryLockError::Error(_)) => false,
-        };
-        Lock {
-            held: taken.then_some(file),
-        }
-    }
-}
-
 /// A new runtime under construction; removed again unless it is published.
 pub(super) struct Staging {
     folder: TempDir,
@@ -99,7 +74,7 @@ impl Staging {
     pub(super) fn new(data_dir: &Path, pinned: &Pinned, lock: &Lock) -> io::Result<Staging> {
         let parent = runtime_folder(data_dir);
         let prefix = format!(".partial-{}-", pinned.folder);
-        if lock.held.is_some() {
+        if lock.is_held() {
             for entry in fs::read_dir(&parent)?.flatten() {
                 if entry.file_name().to_string_lossy().starts_with(&prefix) {
                     // What cannot be removed is in nobody's way.

@@ -6,11 +6,11 @@
 use std::path::{Path, PathBuf};
 
 use super::ORT_DYLIB_PATH;
-use super::environment::Environment;
 use super::error::RuntimeError;
 use super::install;
 use super::platform::{Flavour, Platform};
 use super::table::Pinned;
+use crate::net::Environment;
 
 /// A library, and how it was found.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -14,23 +14,19 @@
 //! Nothing here loads the library or knows the engine; the engine finds out whether a library
 //! is too old.
 
-mod environment;
 mod error;
 mod event;
 pub mod fetch;
-mod forward;
-mod http;
 pub mod info;
 mod install;
 pub mod locate;
 pub mod pip_config;
 mod pip_files;
 mod platform;
-mod proxy;
 mod simple_index;
 pub mod table;
 
-pub use environment::Environment;
+pub use crate::net::Environment;
 pub use error::RuntimeError;
 pub use event::Event;
 pub use fetch::{FetchOptions, fetch};

@@ -12,9 +12,9 @@ use std::time::Duration;
 
 use url::Url;
 
-use super::environment::Environment;
 use super::error::RuntimeError;
 use super::pip_files::{ReadFile, Settings};
+use crate::net::{Access, Environment};
 
 /// The index that pip uses when nothing else is configured.
 pub const DEFAULT_INDEX: &str = "https://pypi.org/simple";
@@ -98,30 +98,19 @@ impl PipConfig {
         })
     }
 
-    /// Whether the certificate of `url`'s host is taken as it is.
-    pub(super) fn trusts(&self, url: &Url) -> bool {
-        let Some(host) = url.host_str() else {
-            return false;
-        };
-        let port = url.port_or_known_default().unwrap_or_default();
-        let with_port = format!("{host}:{port}");
-        let mut trusted = self.trusted_hosts.iter();
-        trusted.any(|name| *name == host || *name == with_port)
+    /// What of it reaches servers.
+    pub fn access(&self) -> Access {
+        let pages = self.find_links.iter().filter_map(|links| match links {
+            FindLinks::Page(url) => Some(url),
+            FindLinks::Folder(_) => None,
+        });
+        Access {
+            proxy: self.proxy.clone(),
+            certificates: self.certificates.clone(),
+            trusted_hosts: self.trusted_hosts.clone(),
+            passwords: self.indexes.iter().chain(pages).cloned().collect(),
+        }
     }
-}
-
-/// An address without password, query and fragment, for messages.
-pub(super) fn shown(url: &Url) -> String {
-    let mut url = url.clone();
-    url.set_query(None);
-    url.set_fragment(None);
-    // A user name alone may be an access token. Neither call fails where either is set.
-    if url.password().is_some() {
-        let _ = url.set_password(Some("****"));
-    } else if !url.username().is_empty() {
-        let _ = url.set_username("****");
-    }
-    url.into()
 }
 
 fn index(setting: &str, value: &str) -> Result<Url, RuntimeError> {
@@ -225,8 +214,7 @@ mod tests {
             "https://c/simple",
         ];
         assert_eq!(config.indexes, expected.map(url));
-        assert_eq!(shown(&config.indexes[0]), "https://u:****@a/simple/");
-        assert_eq!(shown(&url("https://token@a/x?sig=s#f")), "https://****@a/x");
+        assert_eq!(config.access().passwords, config.indexes);
     }
 
     #[test]
@@ -273,13 +261,11 @@ mod tests {
     }
 
     #[test]
-    fn trusted_hosts_match_by_name_or_with_their_port() {
+    fn trusted_hosts_are_in_lower_case() {
         let file = "[global]\ntrusted-host = A.example\n b.example:8443\n";
         let config = resolve(&[], file).unwrap();
-        assert!(config.trusts(&url("https://a.example/x")));
-        assert!(config.trusts(&url("https://b.example:8443/x")));
-        assert!(!config.trusts(&url("https://b.example/x")));
-        assert!(!config.trusts(&url("https://c.a.example/x")));
+        let expected = ["a.example", "b.example:8443"];
+        assert_eq!(config.access().trusted_hosts, expected);
     }
 
     #[test]

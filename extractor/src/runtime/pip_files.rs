@@ -13,8 +13,8 @@ use std::path::{Path, PathBuf};
 
 use ini::{Ini, ParseOption};
 
-use super::environment::Environment;
 use super::error::RuntimeError;
+use crate::net::Environment;
 
 /// Reads a configuration file; [`io::ErrorKind::NotFound`] when there is none.
 pub type ReadFile<'a> = &'a dyn Fn(&Path) -> io::Result<String>;

@@ -217,6 +217,16 @@ impl Drop for Server {
 /// A server whose `answer` gets each request's target and its socket; the socket is closed when
 /// `answer` returns. Returns the server's address.
 pub fn misbehaving(mut answer: impl FnMut(&str, &mut TcpStream) + Send + 'static) -> String {
+    misbehaving_to(move |head, stream| {
+        let request = head.first().cloned().unwrap_or_default();
+        answer(request.split(' ').nth(1).unwrap_or_default(), stream);
+    })
+}
+
+/// The same for an `answer` that gets all lines of the request.
+pub fn misbehaving_to(
+    mut answer: impl FnMut(&[String], &mut TcpStream) + Send + 'static,
+) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap());
     std::thread::spawn(move || {
@@ -228,8 +238,7 @@ pub fn misbehaving(mut answer: impl FnMut(&str, &mut TcpStream) + Send + 'static
                 .map_while(Result::ok)
                 .take_while(|line| !line.is_empty())
                 .collect();
-            let request = head.first().cloned().unwrap_or_default();
-            answer(request.split(' ').nth(1).unwrap_or_default(), &mut stream);
+            answer(&head, &mut stream);
         }
     });
     address

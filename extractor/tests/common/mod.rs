@@ -4,6 +4,7 @@
 #![allow(dead_code)]
 
 pub mod http;
+pub mod pets;
 pub mod tiny;
 
 use std::collections::BTreeMap;

@@ -60,6 +60,15 @@ impl Report for Quiet {
     }
 }
 
+/// ONNX Runtime on the CPU.
+pub fn engine() -> EngineOptions {
+    EngineOptions {
+        library: library(),
+        provider: Provider::Cpu,
+        threads: std::thread::available_parallelism().map_or(1, usize::from),
+    }
+}
+
 /// Indexes `images` and computes their features with a real backbone: (store, index file).
 pub fn extract(images: &Path, backbone: &Path, data_dir: &Path) -> (PathBuf, PathBuf) {
     let model = Model::read(backbone, &Overrides::default()).unwrap();
@@ -74,11 +83,7 @@ pub fn extract(images: &Path, backbone: &Path, data_dir: &Path) -> (PathBuf, Pat
         backbone_trained: model.spec.trained,
     };
     let folder = key::create(&data_dir.join("features"), &json).unwrap();
-    let options = EngineOptions {
-        library: library(),
-        provider: Provider::Cpu,
-        threads: std::thread::available_parallelism().map_or(1, usize::from),
-    };
+    let options = engine();
     let engine = OnnxRuntime::open(model.bytes(), &options).unwrap();
     let mut backbone = model.with_engine(Box::new(engine), 64);
     let store = Store::open(&folder).unwrap();

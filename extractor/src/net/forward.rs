@@ -19,12 +19,12 @@ use url::{Position, Url};
 const METHOD: &[u8] = b"GET ";
 
 /// Whether a request for `url` goes through `proxy` in this way.
-pub(super) fn is_for(url: &Url, proxy: &Proxy) -> bool {
+pub fn is_for(url: &Url, proxy: &Proxy) -> bool {
     url.scheme() == "http" && matches!(proxy.protocol(), ProxyProtocol::Http | ProxyProtocol::Https)
 }
 
 /// An agent for GET requests to [`address`], which arrive there as requests for `url`.
-pub(super) fn agent(config: Config, url: &Url) -> Agent {
+pub fn agent(config: Config, url: &Url) -> Agent {
     let server = url[Position::BeforeHost..Position::AfterPort].to_owned();
     let connector = DefaultConnector::new().chain(Forward {
         start: format!("http://{server}"),
@@ -33,7 +33,7 @@ pub(super) fn agent(config: Config, url: &Url) -> Agent {
 }
 
 /// The address to ask instead of `url`: the proxy's, with the path of `url`.
-pub(super) fn address(url: &Url, proxy: &Proxy) -> String {
+pub fn address(url: &Url, proxy: &Proxy) -> String {
     let scheme = match proxy.protocol() {
         ProxyProtocol::Https => "https",
         _ => "http",
@@ -43,12 +43,12 @@ pub(super) fn address(url: &Url, proxy: &Proxy) -> String {
 }
 
 /// The value of the `Host` header.
-pub(super) fn host(url: &Url) -> &str {
+pub fn host(url: &Url) -> &str {
     &url[Position::BeforeHost..Position::AfterPort]
 }
 
 /// The value of the `Proxy-Authorization` header, if the proxy wants one.
-pub(super) fn authorization(proxy: &Proxy) -> Option<String> {
+pub fn authorization(proxy: &Proxy) -> Option<String> {
     if proxy.username().is_none() && proxy.password().is_none() {
         return None;
     }

@@ -13,15 +13,16 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use percent_encoding::percent_decode_str;
 use ureq::config::Config;
-use ureq::http::header;
+use ureq::http::StatusCode;
+use ureq::http::header::{self, HeaderMap, HeaderName};
 use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
 use ureq::{Agent, Proxy};
 use url::Url;
 
+use super::access::{Access, shown};
 use super::environment::Environment;
-use super::error::RuntimeError;
+use super::error::NetError;
 use super::forward;
-use super::pip_config::{FindLinks, PipConfig, shown};
 use super::proxy::proxy_for;
 
 /// How many redirects are followed.
@@ -31,8 +32,8 @@ const REDIRECTS: usize = 10;
 const CRAWL_BYTES_PER_SEC: f64 = 1024.0;
 
 /// Makes requests under one configuration.
-pub(super) struct Client<'a> {
-    config: &'a PipConfig,
+pub struct Client<'a> {
+    access: Access,
     environment: &'a Environment,
     root_certs: RootCerts,
     connect_timeout: Duration,
@@ -40,11 +41,14 @@ pub(super) struct Client<'a> {
 }
 
 /// An answer whose body is still to be read.
-pub(super) struct Reply {
+pub struct Reply {
     /// Where it came from in the end.
-    pub(super) url: Url,
+    pub url: Url,
     /// Its media type, if it has one.
-    pub(super) media_type: Option<String>,
+    pub media_type: Option<String>,
+    /// Whether it is a part of the file, as asked for with a `Range`.
+    pub is_part: bool,
+    headers: HeaderMap,
     body: Box<dyn Read>,
     address: String,
     stall_timeout: Duration,
@@ -53,71 +57,86 @@ pub(super) struct Reply {
 
 impl<'a> Client<'a> {
     /// A client; reads the configured certificates.
-    pub(super) fn new(
-        config: &'a PipConfig,
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    pub fn new(
+        access: Access,
         environment: &'a Environment,
         connect_timeout: Duration,
         stall_timeout: Duration,
-    ) -> Result<Client<'a>, RuntimeError> {
+    ) -> Result<Client<'a>, NetError> {
         Ok(Client {
-            config,
-            environment,
-            root_certs: match &config.certificates {
+            root_certs: match &access.certificates {
                 Some(path) => certificates(path)?,
                 None => RootCerts::PlatformVerifier,
             },
+            access,
+            environment,
             connect_timeout,
             stall_timeout,
         })
     }
 
     /// Asks for `url`; an answer other than success is an error.
-    pub(super) fn get(&self, url: &Url, accept: &str) -> Result<Reply, RuntimeError> {
+    ///
+    /// # Errors
+    /// [`NetError`], other than those of a client's making.
+    pub fn get(&self, url: &Url, accept: &str) -> Result<Reply, NetError> {
+        self.get_with(url, &[(header::ACCEPT, accept.to_owned())])
+    }
+
+    /// [`Client::get`] with these headers besides the usual ones. A local file ignores them.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub fn get_with(&self, url: &Url, more: &[(HeaderName, String)]) -> Result<Reply, NetError> {
         let mut next = url.clone();
         for _ in 0..=REDIRECTS {
             // The scheme decides: `http://localhost/x` would make a path too.
             if let ("file", Ok(path)) = (next.scheme(), next.to_file_path()) {
                 return self.local(&path, next);
             }
-            let response = self.send(&next, accept)?;
+            let response = self.send(&next, more)?;
             let status = response.status();
             let location = response.headers().get(header::LOCATION);
             if let (true, Some(location)) = (status.is_redirection(), location) {
                 let location = String::from_utf8_lossy(location.as_bytes()).into_owned();
                 let followed = next.join(&location).ok();
                 let web = followed.filter(|url| ["http", "https"].contains(&url.scheme()));
-                next = web.ok_or_else(|| RuntimeError::BadRedirect {
+                next = web.ok_or_else(|| NetError::BadRedirect {
                     url: shown(url),
                     location: shown_location(&location),
                 })?;
                 continue;
             }
             if !status.is_success() {
-                return Err(RuntimeError::Status {
+                return Err(NetError::Status {
                     url: shown(url),
                     status: status.as_u16(),
                 });
             }
             let media_type = response.body().mime_type().map(str::to_owned);
-            let body = Box::new(response.into_body().into_reader());
-            return Ok(self.reply(next, shown(url), media_type, body));
+            let (head, body) = response.into_parts();
+            return Ok(Reply {
+                media_type,
+                headers: head.headers,
+                is_part: status == StatusCode::PARTIAL_CONTENT,
+                ..self.reply(next, shown(url), Box::new(body.into_reader()))
+            });
         }
-        Err(RuntimeError::TooManyRedirects {
+        Err(NetError::TooManyRedirects {
             url: shown(url),
             limit: REDIRECTS,
         })
     }
 
-    fn reply(
-        &self,
-        url: Url,
-        address: String,
-        media_type: Option<String>,
-        body: Box<dyn Read>,
-    ) -> Reply {
+    fn reply(&self, url: Url, address: String, body: Box<dyn Read>) -> Reply {
         Reply {
             url,
-            media_type,
+            media_type: None,
+            is_part: false,
+            headers: HeaderMap::new(),
             body,
             address,
             stall_timeout: self.stall_timeout,
@@ -126,24 +145,24 @@ impl<'a> Client<'a> {
     }
 
     /// A `file` address: the file, or a folder's `index.html`.
-    fn local(&self, path: &Path, url: Url) -> Result<Reply, RuntimeError> {
+    fn local(&self, path: &Path, url: Url) -> Result<Reply, NetError> {
         let path = match path.is_dir() {
             true => path.join("index.html"),
             false => path.to_owned(),
         };
-        let file = File::open(&path).map_err(|e| RuntimeError::LocalRead {
+        let file = File::open(&path).map_err(|e| NetError::LocalRead {
             path: path.clone(),
             source: e,
         })?;
         let address = shown(&url);
-        Ok(self.reply(url, address, None, Box::new(file)))
+        Ok(self.reply(url, address, Box::new(file)))
     }
 
     fn send(
         &self,
         url: &Url,
-        accept: &str,
-    ) -> Result<ureq::http::Response<ureq::Body>, RuntimeError> {
+        more: &[(HeaderName, String)],
+    ) -> Result<ureq::http::Response<ureq::Body>, NetError> {
         let mut bare = url.clone();
         bare.set_fragment(None);
         // Neither call fails on an address with a host.
@@ -163,11 +182,12 @@ impl<'a> Client<'a> {
             }
             None => Agent::new_with_config(self.settings(url, proxy)).get(bare.as_str()),
         };
-        request = request
-            .header(header::ACCEPT, accept)
-            // A wheel is compressed already, and a server that compresses it again cannot say
-            // how long it is.
-            .header(header::ACCEPT_ENCODING, "identity");
+        for (name, value) in more {
+            request = request.header(name, value);
+        }
+        // What is fetched is compressed already, and a server that compresses it again cannot say
+        // how long it is.
+        request = request.header(header::ACCEPT_ENCODING, "identity");
         if let Some(authorization) = self.authorization(url) {
             request = request.header(header::AUTHORIZATION, authorization);
         }
@@ -176,10 +196,10 @@ impl<'a> Client<'a> {
             .map_err(|e| failure(shown(url), e, self.stall_timeout))
     }
 
-    fn proxy(&self, url: &Url) -> Result<Option<Proxy>, RuntimeError> {
-        let proxy = proxy_for(url, self.config.proxy.as_deref(), self.environment);
+    fn proxy(&self, url: &Url) -> Result<Option<Proxy>, NetError> {
+        let proxy = proxy_for(url, self.access.proxy.as_deref(), self.environment);
         let proxy = proxy.map(|text| {
-            Proxy::new(text).map_err(|_| RuntimeError::Setting {
+            Proxy::new(text).map_err(|_| NetError::Setting {
                 setting: "the proxy".to_owned(),
                 // What follows an `@` holds no password.
                 value: text.rsplit('@').next().unwrap_or(text).to_owned(),
@@ -192,7 +212,7 @@ impl<'a> Client<'a> {
     fn settings(&self, url: &Url, proxy: Option<Proxy>) -> Config {
         let tls = TlsConfig::builder()
             .root_certs(self.root_certs.clone())
-            .disable_verification(self.config.trusts(url))
+            .disable_verification(self.access.trusts(url))
             .build();
         Agent::config_builder()
             .http_status_as_error(false)
@@ -212,15 +232,7 @@ impl<'a> Client<'a> {
     /// as the links on a private page carry none.
     fn authorization(&self, url: &Url) -> Option<String> {
         let has_user = |url: &&Url| !url.username().is_empty() || url.password().is_some();
-        let pages = self
-            .config
-            .find_links
-            .iter()
-            .filter_map(|links| match links {
-                FindLinks::Page(url) => Some(url),
-                FindLinks::Folder(_) => None,
-            });
-        let configured = self.config.indexes.iter().chain(pages);
+        let configured = self.access.passwords.iter();
         let url = Some(url).filter(has_user).or_else(|| {
             configured
                 .filter(has_user)
@@ -234,8 +246,18 @@ impl<'a> Client<'a> {
 }
 
 impl Reply {
+    /// The value of a header, if it is there once and is text.
+    pub fn header(&self, name: &HeaderName) -> Option<&str> {
+        let mut values = self.headers.get_all(name).iter();
+        let first = values.next()?.to_str().ok()?;
+        values.next().is_none().then_some(first)
+    }
+
     /// Reads some bytes; 0 at the end.
-    pub(super) fn read(&mut self, buffer: &mut [u8]) -> Result<usize, RuntimeError> {
+    ///
+    /// # Errors
+    /// When the connection breaks or stalls.
+    pub fn read(&mut self, buffer: &mut [u8]) -> Result<usize, NetError> {
         let n = loop {
             match self.body.read(buffer) {
                 Ok(n) => break n,
@@ -250,7 +272,7 @@ impl Reply {
         if n > 0 && start.elapsed() >= self.stall_timeout {
             // Bytes of one window are far below 2^52.
             if (*bytes as f64) < CRAWL_BYTES_PER_SEC * start.elapsed().as_secs_f64() {
-                return Err(RuntimeError::Stalled {
+                return Err(NetError::Stalled {
                     url: self.address.clone(),
                     waited: self.stall_timeout,
                 });
@@ -261,7 +283,10 @@ impl Reply {
     }
 
     /// The body as text, at most `limit_bytes` of it.
-    pub(super) fn text(&mut self, limit_bytes: usize) -> Result<String, RuntimeError> {
+    ///
+    /// # Errors
+    /// As [`Reply::read`].
+    pub fn text(&mut self, limit_bytes: usize) -> Result<String, NetError> {
         let mut text = Vec::new();
         let mut buffer = vec![0; 1 << 16];
         loop {
@@ -278,16 +303,16 @@ impl Reply {
     }
 }
 
-fn failure(url: String, error: ureq::Error, stall_timeout: Duration) -> RuntimeError {
+fn failure(url: String, error: ureq::Error, stall_timeout: Duration) -> NetError {
     use ureq::Timeout;
     match error {
         ureq::Error::Timeout(Timeout::PerRead | Timeout::RecvResponse | Timeout::SendRequest) => {
-            RuntimeError::Stalled {
+            NetError::Stalled {
                 url,
                 waited: stall_timeout,
             }
         }
-        error => RuntimeError::Unreachable {
+        error => NetError::Unreachable {
             url,
             source: Box::new(error),
         },
@@ -305,8 +330,8 @@ fn shown_location(location: &str) -> String {
     text.escape_debug().to_string()
 }
 
-fn certificates(path: &Path) -> Result<RootCerts, RuntimeError> {
-    let pem = std::fs::read(path).map_err(|e| RuntimeError::CertificatesRead {
+fn certificates(path: &Path) -> Result<RootCerts, NetError> {
+    let pem = std::fs::read(path).map_err(|e| NetError::CertificatesRead {
         path: path.to_owned(),
         source: e,
     })?;
@@ -317,7 +342,7 @@ fn certificates(path: &Path) -> Result<RootCerts, RuntimeError> {
         })
         .collect();
     if certificates.is_empty() {
-        return Err(RuntimeError::NoCertificate {
+        return Err(NetError::NoCertificate {
             path: path.to_owned(),
         });
     }

@@ -10,8 +10,8 @@ use url::Url;
 
 use super::environment::Environment;
 
-/// The proxy for `url`; `configured` is pip's own setting and beats the variables.
-pub(super) fn proxy_for<'a>(
+/// The proxy for `url`; `configured` is a setting of its own and beats the variables.
+pub fn proxy_for<'a>(
     url: &Url,
     configured: Option<&'a str>,
     environment: &'a Environment,

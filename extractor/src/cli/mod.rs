@@ -1,9 +1,11 @@
 //! The command line of `extractor`: flags as typed, then one call into the library a verb.
 //!
-//! What both binaries share (output flags, exit codes, logging) is in [`common`] and [`signals`].
+//! What both binaries share (output flags, exit codes, logging, the engine) is in [`common`],
+//! [`signals`] and [`engine`].
 
 mod backbone;
 pub mod common;
+pub mod engine;
 mod features;
 pub mod index;
 mod runtime;

@@ -6,6 +6,7 @@ mod choices;
 mod data;
 mod explain;
 mod out;
+mod predict;
 mod report;
 mod result;
 mod runs;
@@ -42,6 +43,8 @@ enum Verb {
     Runs(runs::Args),
     /// Find labels that are probably wrong, and images that look alike or are there twice.
     Audit(Box<audit::Args>),
+    /// Say what new images show: a label and its probability for each.
+    Predict(Box<predict::Args>),
     /// Show where in its image a head finds what it goes by, from cached features alone.
     Explain(Box<explain::Args>),
 }
@@ -57,6 +60,7 @@ pub fn main() -> ExitCode {
         Verb::Report(args) => args.run(&output),
         Verb::Runs(args) => args.run(&output),
         Verb::Audit(args) => args.run(&output),
+        Verb::Predict(args) => args.run(&output),
         Verb::Explain(args) => args.run(&output),
     })
 }

@@ -16,7 +16,7 @@ use std::thread;
 
 use extractor::decode::{Kind, has_image_extension, recognise};
 use extractor::files::folder_of;
-use extractor::images::{Columns, DataSet, Images as _, Listed};
+use extractor::images::{Columns, DataSet, Images as _, InputError, Listed};
 use extractor::transient::{Unreadable, is_transient};
 
 /// Lines that may wait.
@@ -177,11 +177,18 @@ impl Feed {
             }
             // Of the paths that are not there, a pattern of Parquet files is a data set.
             Err(error) if path.extension() != Some(OsStr::new("parquet")) => {
-                return Err(Unreadable::of(&error));
+                return Err(match fs::symlink_metadata(path) {
+                    Err(e) if e.kind() == io::ErrorKind::NotFound => "no such file".into(),
+                    _ => Unreadable::of(&error),
+                });
             }
             _ => {}
         }
-        let data = DataSet::open(path, &self.columns).map_err(|e| unreadable(&e))?;
+        let data = DataSet::open(path, &self.columns).map_err(|e| match e {
+            // It goes on where the path ends, and so it is shown.
+            InputError::Refused { reason, .. } => reason.into(),
+            other => unreadable(&other),
+        })?;
         let listed = data.list().map_err(|e| unreadable(&e))?;
         Ok(Some(Open { data, listed }))
     }

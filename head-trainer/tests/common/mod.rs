@@ -4,6 +4,7 @@
 #![allow(dead_code)]
 
 pub mod sweeps;
+pub mod tiny;
 
 use std::path::{Path, PathBuf};
 
@@ -51,8 +52,27 @@ impl Report for Quiet {
     }
 }
 
+/// ONNX Runtime's library.
+pub fn library() -> PathBuf {
+    let repository = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let library = runtime::locate(&repository.join("data"), Flavour::Cpu);
+    library
+        .expect("ONNX Runtime is not there: run `make runtime` first")
+        .path
+}
+
 /// Indexes `images` and computes their features with a real backbone: (store, index file).
 pub fn extract(images: &Path, backbone: &Path, data_dir: &Path) -> (PathBuf, PathBuf) {
+    extract_as(images, backbone, data_dir, Dtype::F32)
+}
+
+/// [`extract`] into a store of `dtype`.
+pub fn extract_as(
+    images: &Path,
+    backbone: &Path,
+    data_dir: &Path,
+    dtype: Dtype,
+) -> (PathBuf, PathBuf) {
     let model = Model::read(backbone, &Overrides::default()).unwrap();
     let index = Index::of_folder(images, &DigestCache::default(), || ())
         .unwrap()
@@ -60,17 +80,13 @@ pub fn extract(images: &Path, backbone: &Path, data_dir: &Path) -> (PathBuf, Pat
     let index_path = data_dir.join("indexes/test.arrow");
     index.write(&index_path, images).unwrap();
     let json = StoreJson {
-        key: StoreKey::new(&model.spec, Exif::Ignore, Dtype::F32),
+        key: StoreKey::new(&model.spec, Exif::Ignore, dtype),
         backbone_name: model.spec.name.clone(),
         backbone_trained: model.spec.trained,
     };
     let folder = key::create(&data_dir.join("features"), &json).unwrap();
-    let repository = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-    let library = runtime::locate(&repository.join("data"), Flavour::Cpu);
     let options = EngineOptions {
-        library: library
-            .expect("ONNX Runtime is not there: run `make runtime` first")
-            .path,
+        library: library(),
         provider: Provider::Cpu,
         threads: std::thread::available_parallelism().map_or(1, usize::from),
     };

@@ -11,6 +11,7 @@ pub mod cli;
 pub mod dataset;
 pub mod decide;
 pub mod explain;
+pub mod export;
 pub mod head;
 pub mod judge;
 pub mod kernels;

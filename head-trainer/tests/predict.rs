@@ -239,7 +239,8 @@ fn the_backbone_may_move_and_must_be_the_same() {
 
     let other = Tiny { opset: 15, ..tiny };
     let other = other.write_backbone(&data.join("other"));
-    predict(data, &run, &[image, "--backbone", other.to_str().unwrap()])
+    let other = ["--backbone", other.to_str().unwrap()];
+    predict(data, &run, &[&args[..], &other].concat())
         .code(1)
         .stderr(contains("has digest"));
 }
@@ -251,7 +252,7 @@ fn a_baseline_predicts_as_it_was_judged() {
     Tiny::default().run(data, &[]);
     let mut command = with_engine(data);
     command
-        .args(["baseline", "--json", "--epochs", "1", "--size", "16x16"])
+        .args(["baseline", "--json", "--epochs", "1", "--size", "32x32"])
         .arg(data.join("set"))
         .arg("--index")
         .arg(data.join("indexes/test.arrow"));

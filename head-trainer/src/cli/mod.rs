@@ -5,6 +5,7 @@ mod baseline;
 mod choices;
 mod data;
 mod explain;
+mod export;
 mod out;
 mod predict;
 mod report;
@@ -45,6 +46,8 @@ enum Verb {
     Audit(Box<audit::Args>),
     /// Say what new images show: a label and its probability for each.
     Predict(Box<predict::Args>),
+    /// Write a run's model for other programs: one ONNX file from pixels to probabilities, or the head.
+    Export(export::Args),
     /// Show where in its image a head finds what it goes by, from cached features alone.
     Explain(Box<explain::Args>),
 }
@@ -61,6 +64,7 @@ pub fn main() -> ExitCode {
         Verb::Runs(args) => args.run(&output),
         Verb::Audit(args) => args.run(&output),
         Verb::Predict(args) => args.run(&output),
+        Verb::Export(args) => args.run(&output),
         Verb::Explain(args) => args.run(&output),
     })
 }

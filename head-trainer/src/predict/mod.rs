@@ -140,6 +140,19 @@ impl Predictor {
         &self.classes
     }
 
+    /// Temperature and threshold.
+    pub fn decision(&self) -> Decision {
+        self.decision
+    }
+
+    /// Order of the axes of the backbone's own feature map; of a head, once it has predicted.
+    pub fn map_layout(&self) -> Option<Layout> {
+        match &self.model {
+            Model::Head { backbone, .. } => backbone.map_layout(),
+            Model::Baseline(_) => None,
+        }
+    }
+
     /// How images become batches.
     pub fn loader(&self) -> Loader {
         self.loader

@@ -51,6 +51,11 @@ impl Tiny {
     /// Draws pictures into `data/set`, writes the backbone, extracts and trains with `args`: the
     /// run's folder.
     pub fn run(&self, data: &Path, args: &[&str]) -> PathBuf {
+        self.run_with(data, None, args)
+    }
+
+    /// [`Tiny::run`] with another model in the backbone's file.
+    pub fn run_with(&self, data: &Path, model: Option<&[u8]>, args: &[&str]) -> PathBuf {
         let images = data.join("set");
         for (k, class) in self.classes.iter().enumerate() {
             let folder = images.join(class);
@@ -61,6 +66,9 @@ impl Tiny {
             }
         }
         let backbone = self.write_backbone(&data.join("elsewhere"));
+        if let Some(model) = model {
+            fs::write(&backbone, model).unwrap();
+        }
         let (store, index) = extract_as(&images, &backbone, data, self.dtype);
         let mut command = head_trainer(data);
         command
@@ -207,7 +215,7 @@ pub fn picture(k: u64, i: u64) -> RgbImage {
     let (width, height) = (10 + 7 * (i as usize % 5), 9 + 11 * (i as usize % 4));
     let pixel = |at: usize| {
         let lean = if at as u64 % 3 == k { 80.0 } else { 0.0 };
-        (noise(k << 40 | i << 20 | at as u64) * 175.0 + lean) as u8
+        (noise((k << 40) + (i << 20) + at as u64) * 175.0 + lean) as u8
     };
     RgbImage {
         width,

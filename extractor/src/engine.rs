@@ -255,6 +255,33 @@ impl OnnxRuntime {
     }
 }
 
+impl OnnxRuntime {
+    /// Runs an image classifier: `pixels`, bytes of `shape`, through the input `input`. Returns the
+    /// numbers of the two outputs, the probabilities and the numbers of the classes.
+    ///
+    /// # Errors
+    /// When the engine fails or the outputs are not float32 and int64.
+    pub fn classify(
+        &mut self,
+        input: &str,
+        (shape, pixels): ([usize; 4], &[u8]),
+        [probabilities, classes]: [&str; 2],
+    ) -> Result<(Vec<f32>, Vec<i64>), EngineError> {
+        let tensor = TensorRef::from_array_view((shape, pixels)).map_err(EngineError::Run)?;
+        let outputs = self
+            .session
+            .run(ort::inputs![input => tensor])
+            .map_err(EngineError::Run)?;
+        let (_, probabilities) = outputs[probabilities]
+            .try_extract_tensor::<f32>()
+            .map_err(EngineError::Run)?;
+        let (_, classes) = outputs[classes]
+            .try_extract_tensor::<i64>()
+            .map_err(EngineError::Run)?;
+        Ok((probabilities.to_vec(), classes.to_vec()))
+    }
+}
+
 impl fmt::Debug for OnnxRuntime {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("OnnxRuntime")

@@ -312,7 +312,10 @@ impl RowWriter<'_> {
 }
 
 /// Whether every feature can be stored as `dtype`.
-fn representable(map: &[f32], dtype: Dtype) -> Result<(), String> {
+///
+/// # Errors
+/// The reason, as a lowercase fragment, for which an image with such features is rejected.
+pub fn representable(map: &[f32], dtype: Dtype) -> Result<(), String> {
     let range = match dtype {
         Dtype::F32 => f32::MIN..=f32::MAX,
         Dtype::F16 => half::f16::MIN.to_f32()..=half::f16::MAX.to_f32(),

@@ -58,9 +58,12 @@ pub struct Preprocessor {
     pub layout: Layout,
 }
 
-const CAFFE_MEAN_BGR: [f32; 3] = [103.939, 116.779, 123.68];
-const IMAGENET_MEAN_RGB: [f32; 3] = [0.485, 0.456, 0.406];
-const IMAGENET_STD_RGB: [f32; 3] = [0.229, 0.224, 0.225];
+/// What [`Preset::Caffe`] subtracts.
+pub const CAFFE_MEAN_BGR: [f32; 3] = [103.939, 116.779, 123.68];
+/// What [`Preset::Imagenet`] subtracts.
+pub const IMAGENET_MEAN_RGB: [f32; 3] = [0.485, 0.456, 0.406];
+/// What [`Preset::Imagenet`] divides by then.
+pub const IMAGENET_STD_RGB: [f32; 3] = [0.229, 0.224, 0.225];
 
 impl Preprocessor {
     /// Numbers an image takes: `height * width * 3`.

@@ -3,7 +3,7 @@
 //!
 //! Data flows one way: [`split`] gives every image its side, a [`solver::Problem`] joins features
 //! and labels, [`solver::fit`] finds a [`head`], [`metrics`] judge it and [`run`] writes it all
-//! down. [`explain`] alone reads images, to draw on them.
+//! down. [`explain`] reads images, to draw on them, and [`predict`], to say what they show.
 
 pub mod audit;
 pub mod baseline;
@@ -11,12 +11,14 @@ pub mod cli;
 pub mod dataset;
 pub mod decide;
 pub mod explain;
+pub mod export;
 pub mod head;
 pub mod judge;
 pub mod kernels;
 pub mod matrix;
 pub mod metrics;
 pub mod pooled;
+pub mod predict;
 pub mod protocol;
 pub mod report;
 pub mod rng;

@@ -36,6 +36,7 @@ use std::time::SystemTime;
 
 use extractor::digest::Digest;
 use extractor::files::FileError;
+use extractor::store::StoreKey;
 use serde::{Deserialize, Serialize};
 
 use self::draft::DRAFT;
@@ -69,6 +70,9 @@ pub struct Places {
     pub index: String,
     /// The split file.
     pub split: String,
+    /// The backbone's file, if it was named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backbone: Option<String>,
 }
 
 /// Images of one side, by class.
@@ -110,6 +114,9 @@ pub struct RunRecord {
     pub key: RunKey,
     /// Where that lay.
     pub places: Places,
+    /// What `key.store_key` is the digest of: how an image becomes features, or pixels.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub store: Option<StoreKey>,
     /// How the split was made; none if the user brought it.
     pub split_plan: Option<SplitPlan>,
     /// Names of the classes.
@@ -183,6 +190,7 @@ impl RunRecord {
             created_utc: utc(SystemTime::now(), TimeForm::Record),
             key,
             places: Places::default(),
+            store: None,
             split_plan: None,
             classes,
             channels,

@@ -15,8 +15,6 @@
 //! with 14000000 it is as large as ImageNet-21k.
 
 mod common;
-#[path = "../../extractor/tests/common/tiny.rs"]
-mod tiny;
 
 use std::alloc::System;
 use std::fs;
@@ -27,6 +25,7 @@ use std::time::Instant;
 
 use arrow::array::{ArrayRef, BinaryArray, RecordBatch, StringArray};
 use cap::Cap;
+use common::convolution;
 use extractor::backbone::{MapShape, Model, Overrides};
 use extractor::decode::Exif;
 use extractor::digest::{Digest, ImageId};
@@ -204,7 +203,7 @@ fn run(what: &str, binary: &str, data: &Path, args: &[&str]) -> Run {
 /// All verbs over `count` images.
 fn verbs(folder: &Path, count: usize) -> Vec<Run> {
     let (images, data) = (folder.join("images"), folder.join("data"));
-    let backbone = tiny::backbone(folder, CHANNELS as i64, 32);
+    let backbone = convolution::backbone(folder, CHANNELS as i64, 32);
     let start = Instant::now();
     for first in (0..count).step_by(ROWS_PER_FILE) {
         write_images(
@@ -276,7 +275,7 @@ fn check() {
     let runs = FEW.map(|count| {
         let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
         let (data, index) = (folder.path(), folder.path().join("index.arrow"));
-        let backbone = tiny::backbone(data, CHANNELS as i64, 32);
+        let backbone = convolution::backbone(data, CHANNELS as i64, 32);
         let mut images = Index::new(CLASSES.map(str::to_owned).into());
         let paths = (0..count).map(|i| (i, format!("{}/{i:06}.png", CLASSES[2 * i / count])));
         for (i, path) in paths {

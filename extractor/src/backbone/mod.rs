@@ -166,6 +166,7 @@ impl Model {
             path: self.path,
             engine,
             raw: Vec::new(),
+            map_layout: None,
         }
     }
 }
@@ -179,6 +180,7 @@ pub struct Backbone {
     path: PathBuf,
     engine: Box<dyn Engine>,
     raw: Vec<f32>,
+    map_layout: Option<Layout>,
 }
 
 impl Backbone {
@@ -190,6 +192,7 @@ impl Backbone {
             spec,
             engine,
             raw: Vec::new(),
+            map_layout: None,
         }
     }
 
@@ -201,6 +204,11 @@ impl Backbone {
     /// The preprocessing its input wants.
     pub fn preprocessor(&self) -> Preprocessor {
         self.spec.preprocessor()
+    }
+
+    /// Order of the axes in which the model itself gives its feature map; known once it ran.
+    pub fn map_layout(&self) -> Option<Layout> {
+        self.map_layout
     }
 
     /// Runs one full batch: `input` is [batch_size, H, W, 3] or [batch_size, 3, H, W] as the
@@ -243,7 +251,9 @@ impl Backbone {
                 "its output has shape {dims:?} for a batch of {batch}"
             )));
         }
-        match spec.map_layout([a, b, c]).map_err(wrong)? {
+        let layout = spec.map_layout([a, b, c]).map_err(wrong)?;
+        self.map_layout = Some(layout);
+        match layout {
             Layout::Nhwc => {
                 std::mem::swap(features, raw);
                 Ok(MapShape {

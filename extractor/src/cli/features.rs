@@ -6,16 +6,16 @@ mod share;
 use std::path::{Path, PathBuf};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use anyhow::Context;
 use serde_json::json;
 
 use super::common::{Bar, Outcome, OutputArgs, retry, set_threads, skipped_line};
+use super::engine::open_backbone;
 use super::index;
 use super::place::{IndexPlace, Stores, Uploading};
 use super::signals::Signals;
-use crate::backbone::{self, Backbone, Model, Overrides};
+use crate::backbone::{self, Model, Overrides};
 use crate::decode::Exif;
-use crate::engine::{Engine, EngineOptions, OnnxRuntime, Provider};
+use crate::engine::Provider;
 use crate::features::{self, Counts, Extracted, Job};
 use crate::files::{counted, counted_as, escape, escape_path, grouped};
 use crate::images::Columns;
@@ -23,7 +23,6 @@ use crate::index::Indexed;
 use crate::part::Part;
 use crate::preprocess::Preset;
 use crate::progress::Progress;
-use crate::runtime::{self, Flavour};
 use crate::store::{self, Cost, Dtype, Store, StoreError, StoreJson, StoreKey, key, writer};
 use crate::view::{View, Views};
 use share::{Chosen, Share};
@@ -174,7 +173,9 @@ impl Args {
         let mut extraction = None;
         if !plan.missing.is_empty() {
             // No store is made before there is something to put into it.
-            let mut backbone = self.open(model, threads, output)?;
+            let batch_size = self.batch_size.into();
+            let mut backbone =
+                open_backbone(model, self.ep, threads, batch_size, &output.data_dir)?;
             let writing = stores.to_write_to(&json)?;
             let bar = Bar(Progress::new(
                 "extracting",
@@ -325,43 +326,6 @@ impl Args {
             }
         }
     }
-
-    fn open(&self, model: Model, threads: usize, output: &OutputArgs) -> anyhow::Result<Backbone> {
-        let engine = open_engine(&model, self.ep, threads, &output.data_dir)?;
-        let info = engine.info();
-        let note = info
-            .note
-            .as_deref()
-            .map(|n| format!(" ({n})"))
-            .unwrap_or_default();
-        tracing::info!(
-            "running on {}, {} provider{note}",
-            info.engine,
-            info.provider
-        );
-        Ok(model.with_engine(Box::new(engine), self.batch_size.into()))
-    }
-}
-
-/// Opens ONNX Runtime with a backbone: the library that fits the wanted provider.
-pub(crate) fn open_engine(
-    model: &Model,
-    provider: Provider,
-    threads: usize,
-    data_dir: &Path,
-) -> anyhow::Result<OnnxRuntime> {
-    let library = match provider {
-        Provider::Cpu => runtime::locate(data_dir, Flavour::Cpu),
-        Provider::Cuda | Provider::Auto => runtime::locate(data_dir, Flavour::Cuda)
-            .or_else(|_| runtime::locate(data_dir, Flavour::Cpu)),
-    }?;
-    let options = EngineOptions {
-        library: library.path,
-        provider,
-        threads,
-    };
-    OnnxRuntime::open(model.bytes(), &options)
-        .with_context(|| format!("cannot open the backbone {}", escape_path(&model.path)))
 }
 
 fn warn_of(model: &Model) {

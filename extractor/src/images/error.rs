@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::remote::RemoteError;
+use crate::walk::WalkError;
 
 /// The data set cannot be opened or listed.
 #[derive(Debug, thiserror::Error)]
@@ -33,6 +34,9 @@ pub enum InputError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// A folder cannot be walked.
+    #[error(transparent)]
+    Walk(#[from] WalkError),
     /// It lies in an object store, which fails.
     #[error("cannot read the data set")]
     Remote(#[from] RemoteError),

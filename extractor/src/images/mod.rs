@@ -23,11 +23,14 @@ mod zip;
 
 use std::borrow::Cow;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::SystemTime;
 
+use crate::decode::has_image_extension;
 use crate::files;
+use crate::paths::Paths;
 use crate::transient::Unreadable;
-use crate::walk::Stamp;
+use crate::walk::{self, Skipped, Stamp};
 pub(crate) use archive::Archive;
 pub use archive::MAX_MEMBER_BYTES;
 pub use columns::Columns;
@@ -144,6 +147,58 @@ impl DataSet {
             left_out: None,
             source,
         })
+    }
+}
+
+/// What a data set lists, before any image was looked at.
+#[derive(Debug)]
+pub struct Listed {
+    /// Paths as an index has them, ascending; files of a folder that are no images included.
+    pub paths: Arc<Paths>,
+    /// What is refused, with the reason.
+    pub skipped: Vec<Skipped>,
+}
+
+impl DataSet {
+    /// The paths that [`Images::read`] takes. A folder is walked now.
+    ///
+    /// # Errors
+    /// When a folder or an object store cannot be walked.
+    pub fn list(&self) -> Result<Listed, InputError> {
+        let (paths, skipped) = match &self.source {
+            Source::Folder(_) => {
+                let walk = walk::walk(&self.path)?;
+                (Arc::new(walk.files), walk.skipped)
+            }
+            Source::Prefix(prefix) => {
+                let (walk, _) = prefix.take_walk()?;
+                (Arc::new(walk.files), walk.skipped)
+            }
+            Source::Files(_, listing) => (listing.paths.clone(), listing.skipped.clone()),
+            Source::Archive(archive, _) => {
+                let listing = &archive.listing;
+                (listing.paths.clone(), listing.skipped.clone())
+            }
+        };
+        Ok(Listed { paths, skipped })
+    }
+
+    /// Whether it is a manifest: its paths are relative to the folder that it lies in.
+    pub fn is_manifest(&self) -> bool {
+        matches!(self.source, Source::Files(..))
+    }
+
+    /// Whether the file that an index calls `path` claims to be an image, by its name or by being
+    /// listed as one: what does not, and is none, is clutter.
+    pub fn claims(&self, path: &[u8]) -> bool {
+        match &self.source {
+            Source::Folder(_) | Source::Prefix(_) => has_image_extension(path),
+            Source::Files(..) => true,
+            Source::Archive(archive, _) => {
+                let member = archive.listing.find(path);
+                member.is_some_and(|member| archive.claims(member))
+            }
+        }
     }
 }
 

@@ -218,6 +218,19 @@ fn look_at(root: &Path, relative: &[u8], cache: &DigestCache) -> Found {
     look.found(stamp)
 }
 
+/// What the bytes of a file are: the id of an image, or nothing if they neither are an image nor the
+/// file `claims` to be one, by its name or by being listed as one.
+///
+/// # Errors
+/// Why a file that claims to be an image is none that can be read.
+pub fn identify(bytes: &[u8], claims: bool) -> Result<Option<ImageId>, Unreadable> {
+    match look(Ok(bytes), claims) {
+        Look::Image(id) => Ok(Some(id)),
+        Look::Clutter => Ok(None),
+        Look::Broken(why) => Err(why),
+    }
+}
+
 pub(super) enum Look {
     Image(ImageId),
     Clutter,

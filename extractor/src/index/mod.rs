@@ -40,7 +40,7 @@ use crate::images::InputError;
 use crate::paths::Paths;
 use crate::walk::WalkError;
 pub use cache::{DigestCache, part_path, remove_parts};
-pub use folder::Indexed;
+pub use folder::{Indexed, identify};
 pub use notes::Notes;
 
 /// One image of a data set.

@@ -4,6 +4,7 @@
 #![allow(dead_code)]
 
 pub mod http;
+pub mod onnx;
 pub mod pets;
 pub mod tiny;
 

@@ -173,7 +173,9 @@ pub(super) fn tell(record: &mut RunRecord, images: &Joined, store: &Store, index
         store: escape_path(store.folder()),
         index: escape_path(index),
         split: escape_path(&images.split.path),
+        backbone: None,
     };
+    record.store = Some(store.key().clone());
     record.split_plan = images.split.header.map(|header| header.plan);
     record.counts = Counts {
         train: images.counts_on(Side::Train),

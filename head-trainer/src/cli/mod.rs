@@ -5,7 +5,9 @@ mod baseline;
 mod choices;
 mod data;
 mod explain;
+mod export;
 mod out;
+mod predict;
 mod report;
 mod result;
 mod runs;
@@ -43,6 +45,10 @@ enum Verb {
     Runs(runs::Args),
     /// Find labels that are probably wrong, and images that look alike or are there twice.
     Audit(Box<audit::Args>),
+    /// Say what new images show: a label and its probability for each.
+    Predict(Box<predict::Args>),
+    /// Write a run's model for other programs: one ONNX file from pixels to probabilities, or the head.
+    Export(export::Args),
     /// Show where in its image a head finds what it goes by, from cached features alone.
     Explain(Box<explain::Args>),
 }
@@ -58,6 +64,8 @@ pub fn main() -> ExitCode {
         Verb::Report(args) => args.run(&output),
         Verb::Runs(args) => args.run(&output),
         Verb::Audit(args) => args.run(&output),
+        Verb::Predict(args) => args.run(&output),
+        Verb::Export(args) => args.run(&output),
         Verb::Explain(args) => args.run(&output),
     })
 }

@@ -210,6 +210,7 @@ impl Job<'_> {
             let inputs = Inputs {
                 dataset: &dataset,
                 index_path: self.index,
+                backbone: args.data.backbone.clone(),
                 load_secs: loading.elapsed().as_secs_f64(),
             };
             let (trained, folder) = inputs.train(&outcome.config, Choices::default(), draft)?;

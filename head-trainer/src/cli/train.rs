@@ -157,6 +157,10 @@ impl Args {
         let inputs = Inputs {
             dataset: &dataset,
             index_path: &index_path,
+            backbone: match &repeat {
+                Some(repeat) => repeat.backbone(),
+                None => self.data.backbone.clone(),
+            },
             load_secs,
         };
         let (record, folder) = inputs.train(&config, choices, draft)?;
@@ -258,6 +262,8 @@ pub(super) struct Inputs<'a> {
     pub dataset: &'a Dataset,
     /// The index file.
     pub index_path: &'a Path,
+    /// The backbone's file, if it was named.
+    pub backbone: Option<PathBuf>,
     /// How long they took to read.
     pub load_secs: f64,
 }
@@ -341,6 +347,7 @@ impl Inputs<'_> {
         };
         let mut record = RunRecord::new(key, dataset.classes.clone(), fit);
         tell(&mut record, dataset, store, self.index_path);
+        record.places.backbone = self.backbone.as_deref().map(escape_path);
         record.provenance = provenance(store);
         record.secs.insert("load".to_owned(), self.load_secs);
         let costs = costs(store.folder());

@@ -113,6 +113,8 @@ pub struct Inputs {
     pub index: PathBuf,
     /// The split file.
     pub split: PathBuf,
+    /// The backbone's file, if the record says.
+    pub backbone: Option<PathBuf>,
 }
 
 impl Inputs {
@@ -123,6 +125,7 @@ impl Inputs {
             store: path(&record.places.store),
             index: path(&record.places.index),
             split: path(&record.places.split),
+            backbone: record.places.backbone.as_ref().map(path),
         }
     }
 
@@ -138,6 +141,7 @@ impl Inputs {
             store: or(store, self.store),
             index: or(index, self.index),
             split: or(split, self.split),
+            backbone: self.backbone,
         }
     }
 

@@ -3,7 +3,12 @@
 
 #![allow(dead_code)]
 
+#[path = "../../../extractor/tests/common/tiny.rs"]
+pub mod convolution;
+#[path = "../../../extractor/tests/common/onnx.rs"]
+pub mod onnx;
 pub mod sweeps;
+pub mod tiny;
 
 use std::path::{Path, PathBuf};
 
@@ -71,6 +76,16 @@ pub fn engine() -> EngineOptions {
 
 /// Indexes `images` and computes their features with a real backbone: (store, index file).
 pub fn extract(images: &Path, backbone: &Path, data_dir: &Path) -> (PathBuf, PathBuf) {
+    extract_as(images, backbone, data_dir, Dtype::F32)
+}
+
+/// [`extract`] into a store of `dtype`.
+pub fn extract_as(
+    images: &Path,
+    backbone: &Path,
+    data_dir: &Path,
+    dtype: Dtype,
+) -> (PathBuf, PathBuf) {
     let model = Model::read(backbone, &Overrides::default()).unwrap();
     let index = Index::of_folder(images, &DigestCache::default(), || ())
         .unwrap()
@@ -78,7 +93,7 @@ pub fn extract(images: &Path, backbone: &Path, data_dir: &Path) -> (PathBuf, Pat
     let index_path = data_dir.join("indexes/test.arrow");
     index.write(&index_path, images).unwrap();
     let json = StoreJson {
-        key: StoreKey::new(&model.spec, Exif::Ignore, Dtype::F32),
+        key: StoreKey::new(&model.spec, Exif::Ignore, dtype),
         backbone_name: model.spec.name.clone(),
         backbone_trained: model.spec.trained,
     };

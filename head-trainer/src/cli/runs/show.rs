@@ -25,7 +25,7 @@ const SECTIONS: [(&str, &[&str]); 5] = [
         "made of",
         &["key", "places", "split_plan", "classes", "counts"],
     ),
-    ("features", &["provenance"]),
+    ("features", &["provenance", "store"]),
     (
         "model",
         &["channels", "trainable_parameters", "total_parameters"],

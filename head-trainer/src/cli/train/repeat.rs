@@ -152,6 +152,11 @@ impl Repeat {
         Inputs::recorded(&self.record).index
     }
 
+    /// Where the backbone lay, if the record says.
+    pub(in crate::cli) fn backbone(&self) -> Option<PathBuf> {
+        Inputs::recorded(&self.record).backbone
+    }
+
     /// The views.
     pub(in crate::cli) fn views(&self) -> anyhow::Result<WantedViews> {
         let names = self.record.key.views.iter();

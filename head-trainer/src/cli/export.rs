@@ -1,0 +1,190 @@
+//! `head-trainer export`.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use extractor::backbone::Model;
+use extractor::cli::common::{Outcome, OutputArgs, set_threads};
+use extractor::cli::engine::{open_backbone, open_bytes};
+use extractor::engine::Provider;
+use extractor::files::{Pending, escape_path, grouped};
+use extractor::store::StoreKey;
+use serde_json::json;
+
+use super::predict::open::{OpenedModel, Opener};
+use crate::export::check::{cases, compare};
+use crate::export::{Parts, fuse};
+use crate::head::Head;
+use crate::predict::Predictor;
+use crate::run::RunRecord;
+
+/// For `--help`.
+const EXAMPLES: &str =
+    "Example:\n  head-trainer export RUN --onnx model.onnx --license BSD-3-Clause";
+
+/// Pictures that are checked together, where the backbone takes any number.
+const TOGETHER: usize = 2;
+
+/// Flags of `head-trainer export`, as typed.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+#[command(group(clap::ArgGroup::new("what").required(true).multiple(true)))]
+pub struct Args {
+    /// The run whose model is written: its folder, its name, or the beginning of its name or digest.
+    #[arg(value_name = "RUN")]
+    run: PathBuf,
+    /// Write preprocessing, backbone and head as one ONNX model: uint8 [N, height, width, 3] in, any
+    /// size, probabilities and the number of the class out.
+    #[arg(long, value_name = "FILE", group = "what")]
+    onnx: Option<PathBuf>,
+    /// Write the head alone: its weights for pooled features, with what they are for.
+    #[arg(long, value_name = "FILE", group = "what")]
+    safetensors: Option<PathBuf>,
+    /// Licence of the backbone's weights and of the head, for the file's metadata.
+    #[arg(long, value_name = "TEXT")]
+    license: Option<String>,
+    /// Where the run's backbone lies now [default: where it lay, or a file of DATA_DIR/backbones].
+    #[arg(long, value_name = "FILE")]
+    backbone: Option<PathBuf>,
+    /// A run of an earlier version: where its feature store lies now [default: where it lay].
+    #[arg(long, value_name = "DIR")]
+    store: Option<PathBuf>,
+    /// Folder of the runs [default: DATA_DIR/runs].
+    #[arg(long, value_name = "DIR")]
+    runs: Option<PathBuf>,
+    /// Threads [default: as many as this process was given, by its container or Slurm too].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    threads: Option<u16>,
+}
+
+/// What was written as ONNX.
+struct Fused {
+    file: PathBuf,
+    bytes: usize,
+    largest_difference: f32,
+}
+
+impl Args {
+    /// Runs the verb.
+    pub fn run(self, output: &OutputArgs) -> anyhow::Result<Outcome> {
+        let threads = set_threads(self.threads)?;
+        let opener = Opener {
+            run: &self.run,
+            runs: self.runs.as_deref(),
+            backbone: self.backbone.as_deref(),
+            store: self.store.as_deref(),
+            provider: Provider::Cpu,
+            threads,
+            batch_size: TOGETHER,
+            output,
+        };
+        let opened = opener.open()?;
+        let folder = escape_path(&opened.folder);
+        let OpenedModel::Head(model) = opened.trained else {
+            bail!(
+                "{folder} is a baseline, which is not exported (hint: take a run of train or sweep --train)"
+            );
+        };
+        let (head, backbone, key) = *model;
+        let metadata = metadata(&opened.record, &key, self.license.as_deref());
+        let mut text = format!("run          {folder}\n");
+        if let Some(file) = &self.safetensors {
+            let mut described = head.clone();
+            described.metadata.extend(metadata.clone());
+            described.save(file)?;
+            text += &format!("head         {}\n", escape_path(file));
+        }
+        let fused = self.onnx.as_deref().map(|file| {
+            write_fused(
+                file,
+                head,
+                backbone,
+                &key,
+                &metadata,
+                threads,
+                &output.data_dir,
+            )
+            .with_context(|| format!("cannot write {}", escape_path(file)))
+        });
+        let fused = fused.transpose()?;
+        if let Some(fused) = &fused {
+            text += &format!(
+                "model        {}\nsize         {} bytes\ndifference   {:.1e} at most to the run's own \
+                 probabilities, on pictures of several sizes\n",
+                escape_path(&fused.file),
+                grouped(fused.bytes as u64),
+                fused.largest_difference
+            );
+        }
+        output.print(
+            &json!({
+                "run": folder,
+                "onnx": fused.as_ref().map(|f| escape_path(&f.file)),
+                "largest_difference": fused.as_ref().map(|f| f.largest_difference),
+                "safetensors": self.safetensors.as_deref().map(escape_path),
+            }),
+            &text,
+        )?;
+        Ok(Outcome::Done)
+    }
+}
+
+/// Makes the fused model, checks it, and only then lets `file` appear.
+fn write_fused(
+    file: &Path,
+    head: Head,
+    model: Model,
+    key: &StoreKey,
+    metadata: &BTreeMap<String, String>,
+    threads: usize,
+    data_dir: &Path,
+) -> anyhow::Result<Fused> {
+    let mut pending = Pending::new(file)?;
+    let (bytes, spec, decision) = (model.bytes().to_vec(), model.spec.clone(), head.decision);
+    let backbone = open_backbone(model, Provider::Cpu, threads, TOGETHER, data_dir)?;
+    let mut predictor = Predictor::of_head(head.clone(), backbone, key);
+    let mut expected = cases(&mut predictor, spec.batch.unwrap_or(TOGETHER))?;
+    if spec.batch.is_none() {
+        expected.extend(cases(&mut predictor, 1)?);
+    }
+    let map_layout = predictor.map_layout().context("the backbone did not run")?;
+    drop(predictor);
+    let fused = fuse(&Parts {
+        head: &head,
+        backbone: &bytes,
+        spec: &spec,
+        map_layout,
+        dtype: key.dtype,
+        metadata,
+    })?;
+    pending.write_all(&fused)?;
+    let mut engine = open_bytes(&fused, Provider::Cpu, threads, data_dir)?;
+    let largest_difference = compare(&mut engine, &expected, decision)?;
+    Ok(Fused {
+        file: pending.publish()?,
+        bytes: fused.len(),
+        largest_difference,
+    })
+}
+
+/// What the files say of where the model comes from.
+fn metadata(record: &RunRecord, key: &StoreKey, license: Option<&str>) -> BTreeMap<String, String> {
+    let mut metadata = record.provenance.clone();
+    let more = [
+        ("run", record.digest.to_string()),
+        ("run_created_utc", record.created_utc.clone()),
+        ("store_key", record.key.store_key.to_string()),
+        ("store_key_fields", key.to_json()),
+        ("resize", key.resize.clone()),
+        ("exif", key.exif.to_string()),
+    ];
+    metadata.extend(more.map(|(name, value)| (name.to_owned(), value)));
+    for (name, version) in &record.versions {
+        metadata.insert(format!("{name}_version"), version.clone());
+    }
+    if let Some(license) = license {
+        metadata.insert("license".to_owned(), license.to_owned());
+    }
+    metadata
+}

@@ -10,21 +10,19 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
 import threading
 import time
 import unittest
-import urllib.request
 from pathlib import Path
 
+import moto_server
 from faulty_proxy import CUT, DROP, ERROR, PASS, REFUSE, STALL, Proxy
-from test_read_store import ROOT, SCRIPTS, make_environment
+from moto_server import PYTHON, REQUIREMENTS, VENV
+from test_read_store import ROOT, make_environment
 
-VENV = Path(os.environ.get("HEADSTART_REMOTE_VENV", ROOT / ".venv" / "remote"))
-PYTHON = VENV / "bin" / "python"
 BIN = Path(os.environ.get("HEADSTART_BIN", ROOT / "target" / "release"))
 EXTRACTOR, HEAD_TRAINER = BIN / "extractor", BIN / "head-trainer"
 BUCKET = "pets"
@@ -51,27 +49,14 @@ class Remote(unittest.TestCase):
         holder = tempfile.TemporaryDirectory()
         cls.addClassCleanup(holder.cleanup)
         cls.folder = Path(holder.name)
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        log = open(cls.folder / "moto.log", "wb")
-        cls.addClassCleanup(log.close)
-        command = [PYTHON, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
-        server = subprocess.Popen(command, stdout=log, stderr=log)
-        cls.addClassCleanup(server.wait)
-        cls.addClassCleanup(server.terminate)
-        for _ in range(600):
-            try:
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/moto-api/").read(1)
-                break
-            except OSError:
-                time.sleep(0.1)
-        cls.proxy = Proxy(port).start()
+        server = moto_server.Server()
+        cls.addClassCleanup(server.stop)
+        cls.proxy = Proxy(server.port).start()
         cls.addClassCleanup(cls.proxy.stop)
         import boto3
 
         cls.s3 = boto3.client(
-            "s3", endpoint_url=f"http://127.0.0.1:{port}", region_name="us-east-1", aws_access_key_id="key",
+            "s3", endpoint_url=server.url, region_name="us-east-1", aws_access_key_id="key",
             aws_secret_access_key="secret")
         cls.s3.create_bucket(Bucket=BUCKET)
         cls.images, cls.model = cls.folder / "PetImages", cls.folder / "model.onnx"
@@ -90,9 +75,8 @@ class Remote(unittest.TestCase):
     def environment(cls, **more):
         env = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
         env.update(
-            AWS_ENDPOINT_URL=cls.proxy.url, AWS_ALLOW_HTTP="true", AWS_REGION="us-east-1", AWS_ACCESS_KEY_ID="key",
-            AWS_SECRET_ACCESS_KEY="secret", NO_PROXY="127.0.0.1", HEADSTART_REMOTE_TIMEOUT_SECS="2",
-            HEADSTART_REMOTE_RETRY_SECS="120")
+            moto_server.KEYS, AWS_ENDPOINT_URL=cls.proxy.url, AWS_ALLOW_HTTP="true", NO_PROXY="127.0.0.1",
+            HEADSTART_REMOTE_TIMEOUT_SECS="2", HEADSTART_REMOTE_RETRY_SECS="120")
         env.update(more)
         return env
 
@@ -423,7 +407,7 @@ class Remote(unittest.TestCase):
 
 
 if __name__ == "__main__":
-    make_environment(VENV, SCRIPTS / "requirements-remote.txt")
+    make_environment(VENV, REQUIREMENTS)
     if Path(sys.prefix).resolve() != VENV.resolve():
         os.execv(PYTHON, [PYTHON, *sys.argv])
     unittest.main()

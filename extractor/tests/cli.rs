@@ -88,6 +88,32 @@ fn features_are_computed_once() {
 }
 
 #[test]
+fn a_dry_run_says_what_is_left_and_computes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let (images, data) = (folder.path().join("pets"), folder.path().join("data"));
+    common::sample(&images, 4);
+    let dry = features(
+        &data,
+        &images,
+        0,
+        &["--dry-run", "--views", "identity,hflip"],
+    );
+    assert_eq!(
+        [&dry["left"], &dry["counts"]["new"], &dry["dry_run"]],
+        [&8.into(), &0.into(), &true.into()]
+    );
+    assert_eq!(dry["engine"], serde_json::Value::Null);
+    assert!(!data.join("features").exists());
+    assert_eq!(features(&data, &images, 0, &[])["counts"]["new"], 8);
+    // One row more of each image.
+    let mut command = common::features(&data, &images, 8);
+    command.args(["--dry-run", "--views", "identity,hflip"]);
+    let dry = json(&command.output().unwrap().stdout);
+    assert_eq!([&dry["rows"]["cached"], &dry["left"]], [&8, &8]);
+    assert_eq!(features(&data, &images, 0, &["--dry-run"])["left"], 0);
+}
+
+#[test]
 fn f16_is_f32_rounded() {
     use extractor::store::{Features, IDENTITY, Store};
     let folder = tempfile::tempdir().unwrap();

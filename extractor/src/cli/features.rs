@@ -78,6 +78,10 @@ pub struct Args {
     /// the variables of a Slurm array or an indexed Kubernetes job say, else all].
     #[arg(long, value_name = "I/N")]
     shard: Option<Part>,
+    /// Say what is in the store and what would be computed; nothing but the index is written, and no
+    /// engine is opened.
+    #[arg(long)]
+    dry_run: bool,
     /// Stop with exit 1 at the first broken image.
     #[arg(long)]
     strict: bool,
@@ -171,7 +175,7 @@ impl Args {
             rejected: plan.rejected.len(),
         };
         let mut extraction = None;
-        if !plan.missing.is_empty() {
+        if !plan.missing.is_empty() && !self.dry_run {
             // No store is made before there is something to put into it.
             let batch_size = self.batch_size.into();
             let mut backbone =
@@ -272,6 +276,7 @@ impl Args {
                 grouped(bytes as u64)
             );
         }
+        let left = total - (counts.cached + counts.new + counts.rejected);
         if let Some((extracted, info, secs)) = &extraction {
             text += &format!(
                 "engine    {}, {} provider\ntime      {secs:.1} s, {:.1} {}/s\n",
@@ -281,14 +286,17 @@ impl Args {
                 unit,
             );
         } else {
-            text += "engine    not needed\n";
+            text += match left {
+                0 => "engine    not needed\n",
+                _ => "engine    not opened (dry run)\n",
+            };
         }
-        let left = total - (counts.cached + counts.new + counts.rejected);
         if left > 0 {
-            text += &format!(
-                "left      {} images (run the same command again)\n",
-                grouped(left as u64)
-            );
+            let what = match self.dry_run {
+                true => format!("to compute, {} in all", counted(rows_to_do, "row")),
+                false => "(run the same command again)".to_owned(),
+            };
+            text += &format!("left      {} images {what}\n", grouped(left as u64));
         }
         output.print(
             &json!({
@@ -300,6 +308,7 @@ impl Args {
                 "key": key,
                 "counts": counts,
                 "left": left,
+                "dry_run": self.dry_run,
                 "views": views.iter().map(View::to_string).collect::<Vec<_>>(),
                 "rows": { "cached": cached_rows, "new": new_rows },
                 "skipped_files": indexed.skipped.len(),

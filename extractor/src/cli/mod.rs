@@ -7,6 +7,7 @@ mod backbone;
 pub mod common;
 mod download;
 pub mod engine;
+pub mod examples;
 mod features;
 mod fetch;
 pub mod index;
@@ -18,9 +19,10 @@ mod store;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{Command, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 use common::{EXIT_CODES, OutputArgs};
+use examples::{EXAMPLES, with_examples};
 
 /// Headstart, stage one: images -> frozen backbone -> feature store.
 #[derive(Debug, Parser)]
@@ -55,7 +57,8 @@ enum Verb {
 
 /// Parses the command line, runs the verb and maps the result to an exit code.
 pub fn main() -> ExitCode {
-    let Cli { output, verb } = Cli::parse();
+    let arguments = command().get_matches();
+    let Cli { output, verb } = Cli::from_arg_matches(&arguments).unwrap_or_else(|e| e.exit());
     output.init_logging();
     common::exit(match verb {
         Verb::Features(args) => args.run(&output),
@@ -66,4 +69,21 @@ pub fn main() -> ExitCode {
         Verb::Runtime(verb) => verb.run(&output),
         Verb::Sample(args) => args.run(&output),
     })
+}
+
+/// The command line with an example in each verb's help.
+fn command() -> Command {
+    with_examples(Cli::command(), EXAMPLES)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::examples::without_example;
+
+    #[test]
+    fn every_verb_has_an_example() {
+        let command = super::command();
+        command.clone().debug_assert();
+        assert_eq!(without_example(&command), [""; 0]);
+    }
 }

@@ -4,6 +4,7 @@ mod audit;
 mod baseline;
 mod choices;
 mod data;
+mod examples;
 mod explain;
 mod export;
 mod out;
@@ -18,8 +19,10 @@ mod train;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{Command, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+use examples::EXAMPLES;
 use extractor::cli::common::{self, EXIT_CODES, OutputArgs};
+use extractor::cli::examples::with_examples;
 
 /// Headstart, stage two: feature store -> pooled features -> classifier head.
 #[derive(Debug, Parser)]
@@ -55,7 +58,8 @@ enum Verb {
 
 /// Parses the command line, runs the verb and maps the result to an exit code.
 pub fn main() -> ExitCode {
-    let Cli { output, verb } = Cli::parse();
+    let arguments = command().get_matches();
+    let Cli { output, verb } = Cli::from_arg_matches(&arguments).unwrap_or_else(|e| e.exit());
     output.init_logging();
     common::exit(match verb {
         Verb::Train(args) => args.run(&output),
@@ -68,4 +72,21 @@ pub fn main() -> ExitCode {
         Verb::Export(args) => args.run(&output),
         Verb::Explain(args) => args.run(&output),
     })
+}
+
+/// The command line with an example in each verb's help.
+fn command() -> Command {
+    with_examples(Cli::command(), EXAMPLES)
+}
+
+#[cfg(test)]
+mod tests {
+    use extractor::cli::examples::without_example;
+
+    #[test]
+    fn every_verb_has_an_example() {
+        let command = super::command();
+        command.clone().debug_assert();
+        assert_eq!(without_example(&command), [""; 0]);
+    }
 }

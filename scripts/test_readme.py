@@ -242,7 +242,7 @@ class Readme(unittest.TestCase):
         holder = tempfile.TemporaryDirectory()
         self.addCleanup(holder.cleanup)
         desk = Desk(Path(holder.name), self.address, self.s3)
-        self.s3.fill("b", "PetImages", desk.folder / "PetImages")
+        self.s3.fill("pets", "PetImages", desk.folder / "PetImages")
         return desk
 
     def ruled(self, desk, command):

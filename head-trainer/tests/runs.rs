@@ -63,11 +63,15 @@ fn runs_are_listed_and_the_best_is_found() {
         .code(0)
         .stdout(contains("test acc"));
 
-    // Within a second the names decide, so the order by time is that of the names.
-    let mut by_name = vec![weak.clone(), strong.clone(), middle.clone()];
-    by_name.sort();
+    // Within a second the names decide.
+    let mut by_time = vec![weak.clone(), strong.clone(), middle.clone()];
+    by_time.sort_by_key(|folder| {
+        let record = fs::read(Path::new(folder).join("run.json")).unwrap();
+        let record: Value = serde_json::from_slice(&record).unwrap();
+        (record["created_utc"].to_string(), folder.clone())
+    });
     let listed = json(data, &["list"]);
-    assert_eq!(folders(&listed["runs"]), by_name);
+    assert_eq!(folders(&listed["runs"]), by_time);
     assert_eq!(listed["runs"][0]["metrics"].get("test"), None);
     let loss = |run: &Value| run["metrics"]["validation"]["loss"].as_f64().unwrap();
     let sorted = json(data, &["list", "--sort", "val-loss"]);

@@ -7,6 +7,7 @@
 pub mod convolution;
 #[path = "../../../extractor/tests/common/onnx.rs"]
 pub mod onnx;
+pub mod server;
 pub mod sweeps;
 pub mod tiny;
 

@@ -233,25 +233,25 @@ fn a_signal_lets_it_answer_what_is_asked_and_end() {
         let mut server = Server::start(data, &run, &[]);
         let image = fs::read(data.join("set/Dog/01.png")).unwrap();
         let expected = server.predict(&image).json();
-        let (mut asking, mut silent, mut idle) =
-            (server.connect(), server.connect(), server.connect());
+        let (mut late, mut silent) = (server.connect(), server.connect());
+        late.write(b"GET /readyz HTTP").unwrap();
+        let (mut asking, mut idle) = (server.connect(), server.connect());
         assert_eq!(idle.send("GET", "/healthz", &[], b"").status, 200);
         let head = head("POST", "/predict", &[], image.len());
         asking.write(head.as_bytes()).unwrap();
         asking.write(&image[..9]).unwrap();
         server.wait_for("headstart_requests_in_flight", 2.0);
-        server.wait_for("headstart_connections", 4.0);
+        server.wait_for("headstart_connections", 5.0);
         server.signal(signal);
         while server.accepts() {
             thread::yield_now();
         }
         assert_eq!(idle.rest(), b"");
-        silent
-            .write(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\n\r\n")
-            .unwrap();
-        let reply = silent.reply().unwrap();
-        assert_eq!(reply.problem(503), "this server is about to end");
         assert_eq!(silent.rest(), b"");
+        late.write(b"/1.1\r\nHost: localhost\r\n\r\n").unwrap();
+        let reply = late.reply().unwrap();
+        assert_eq!(reply.problem(503), "this server is about to end");
+        assert_eq!(late.rest(), b"");
         asking.write(&image[9..]).unwrap();
         let reply = asking.reply().unwrap();
         assert_eq!(reply.json(), expected);

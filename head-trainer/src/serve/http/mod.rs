@@ -170,6 +170,7 @@ async fn connection(
         .serve_connection(io, service);
     let mut talk = pin!(talk);
     let result = tokio::select! {
+        biased; // what came before is read first
         result = talk.as_mut() => result,
         // The sender is gone: an error.
         _ = draining.changed() => {

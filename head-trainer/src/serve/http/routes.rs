@@ -155,6 +155,12 @@ async fn openapi() -> Response {
     )
 }
 
+/// What is said of a form.
+#[derive(Serialize)]
+struct Answers<'a> {
+    answers: Vec<Answer<'a>>,
+}
+
 /// What is said of a part of a form.
 #[derive(Serialize)]
 #[serde(untagged)]
@@ -250,7 +256,7 @@ async fn predict(
         true => 200,
         false => worst.unwrap_or(500),
     };
-    Ok(json(status, &serde_json::json!({ "answers": answers })))
+    Ok(json(status, &Answers { answers }))
 }
 
 /// How many classes a query asks for.

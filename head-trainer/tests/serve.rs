@@ -112,6 +112,25 @@ fn a_baseline_serves_too() {
 }
 
 #[test]
+fn a_real_backbone_says_the_same_in_any_batch() {
+    let Some(test_data) = common::test_data() else {
+        return;
+    };
+    let data = tempfile::tempdir().unwrap();
+    let data = data.path();
+    for class in ["Cat", "Dog"] {
+        let folder = data.join("set").join(class);
+        fs::create_dir_all(&folder).unwrap();
+        for file in common::photos(&test_data, class, 20) {
+            fs::copy(&file, folder.join(file.file_name().unwrap())).unwrap();
+        }
+    }
+    let backbone = test_data.join("models/mobilenetv2_100.onnx");
+    let run = common::trained(data, &backbone);
+    compare(data, &run, &["--batch-wait", "3"]);
+}
+
+#[test]
 fn each_part_of_a_form_is_answered_on_its_own() {
     let data = tempfile::tempdir().unwrap();
     let data = data.path();

@@ -54,25 +54,13 @@ impl Bench {
         for class in ["Cat", "Dog"] {
             let folder = data.join("set").join(class);
             fs::create_dir_all(&folder).unwrap();
-            let files = fs::read_dir(test_data.join("pets").join(class)).unwrap();
-            let mut files: Vec<PathBuf> = files.map(|entry| entry.unwrap().path()).collect();
-            files.sort();
-            for file in &files[..PHOTOS] {
-                fs::copy(file, folder.join(file.file_name().unwrap())).unwrap();
-                photos.push(fs::read(file).unwrap());
+            for file in common::photos(test_data, class, PHOTOS) {
+                fs::copy(&file, folder.join(file.file_name().unwrap())).unwrap();
+                photos.push(fs::read(&file).unwrap());
             }
         }
         let file = test_data.join("models/mobilenetv2_100.onnx");
-        let (store, index) = common::extract(&data.join("set"), &file, data);
-        let mut command = with_engine(data);
-        command.args(["train", "--json", "--index"]).arg(index);
-        command
-            .arg("--store")
-            .arg(store)
-            .arg("--backbone")
-            .arg(&file);
-        let output = command.assert().code(0).get_output().stdout.clone();
-        let result: serde_json::Value = serde_json::from_slice(&output).unwrap();
+        let run = common::trained(data, &file);
         let model = Model::read(&file, &Overrides::default()).unwrap();
         let engine = OnnxRuntime::open(model.bytes(), &common::engine()).unwrap();
         let backbone = model.with_engine(Box::new(engine), 1);
@@ -86,7 +74,7 @@ impl Bench {
         }
         Bench {
             data: data.to_owned(),
-            run: PathBuf::from(result["run"].as_str().unwrap()),
+            run,
             photos,
             backbone,
             inputs,

@@ -190,6 +190,33 @@ fn what_is_too_much_is_refused() {
 }
 
 #[test]
+fn a_body_may_come_byte_by_byte() {
+    let trained = trained();
+    let server = trained.serve(&[]);
+    let mut client = server.connect();
+    let mut request =
+        b"POST /predict HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec();
+    for byte in &trained.image {
+        request.extend_from_slice(&[b'1', b'\r', b'\n', *byte, b'\r', b'\n']);
+    }
+    request.extend_from_slice(b"0\r\n\r\n");
+    client.write(&request).unwrap();
+    let reply = client.reply().unwrap();
+    assert_eq!(reply.json(), server.predict(&trained.image).json());
+    // What one-byte chunks hold on to is not kept.
+    let bytes = 4 << 20;
+    let before = server.resident_bytes();
+    let mut request =
+        b"POST /predict HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec();
+    request.extend_from_slice(&b"1\r\n.\r\n".repeat(bytes));
+    client.write(&request).unwrap();
+    let after = server.resident_bytes();
+    assert!(after < before + 8 * bytes as u64, "{before} became {after}");
+    client.write(b"0\r\n\r\n").unwrap();
+    client.reply().unwrap().problem(422);
+}
+
+#[test]
 fn a_full_queue_pushes_back() {
     let trained = trained();
     // A batch of two waits for its second image.

@@ -150,14 +150,15 @@ fn metered<'a>(
 }
 
 async fn one(chunks: impl Stream<Item = Result<Bytes, Problem>>) -> Result<Sent, Problem> {
-    let chunks: Vec<Bytes> = chunks.try_collect().await?;
-    let image: Bytes = match &chunks[..] {
-        [all] => all.clone(),
-        chunks => chunks.concat().into(),
+    // Copied, as a chunk may be one byte and hold on to the buffer that it was read into.
+    let append = async |mut image: Vec<u8>, chunk: Bytes| {
+        image.extend_from_slice(&chunk);
+        Ok(image)
     };
+    let image = chunks.try_fold(Vec::new(), append).await?;
     match image.is_empty() {
         true => Err(Problem::new(400, "there is no image: the body is empty")),
-        false => Ok(Sent::One(image)),
+        false => Ok(Sent::One(image.into())),
     }
 }
 

@@ -76,9 +76,9 @@ fn a_header_tells_the_dimensions_without_the_pixels() {
         assert!(dimensions(&whole[..12]).is_err(), "{format:?}");
     }
     let whole = encode(gradient().into(), Jpeg);
-    let half = &whole[..whole.len() / 2];
-    assert_eq!(dimensions(half).unwrap(), [40, 30]);
-    assert!(decode_rgb8(half).is_err());
+    let cut = &whole[..whole.len() - 30]; // within its pixels
+    assert_eq!(dimensions(cut).unwrap(), [40, 30]);
+    assert!(decode_rgb8(cut).is_err());
     let mut huge = encode(gradient().into(), Bmp);
     huge[18..26].copy_from_slice(&[0xff, 0xff, 0, 0, 0xff, 0xff, 0, 0]); // 65,535 both
     let error = dimensions(&huge).unwrap_err();

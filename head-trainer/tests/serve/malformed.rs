@@ -173,6 +173,7 @@ fn malformed_requests_change_nothing() {
     assert!(!codes.contains_key("500"), "{codes:?}");
     let (files, resident) = before.unwrap();
     let (files_after, resident_after) = quiet(&server);
+    eprintln!("memory: {resident} bytes after {WARM} requests, {resident_after} at the end");
     assert_eq!(files_after, files);
     assert!(
         resident_after < resident + GROWTH_BYTES,

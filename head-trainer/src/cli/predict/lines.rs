@@ -128,7 +128,7 @@ mod tests {
 
     #[test]
     fn a_line_of_each_form() {
-        let text = "a \"dog\", or\\ntwo   50.00 %  x/\\xff,y\n";
+        let text = "a \"dog\", or\\ntwo   50.00 %  x/\\xFF,y\n";
         assert_eq!(written(Form::Text, 0), text);
         let two = written(Form::Text, 2);
         assert!(two.contains("50.00 %  cat"), "{two}");
@@ -136,11 +136,11 @@ mod tests {
         let csv = written(Form::Csv, 1);
         let expected = format!(
             "path,id,label,probability,label_1,probability_1\n\
-             \"x/\\xff,y\",{id},\"a \"\"dog\"\", or\ntwo\",0.5,\"a \"\"dog\"\", or\ntwo\",0.5\n"
+             \"x/\\xFF,y\",{id},\"a \"\"dog\"\", or\ntwo\",0.5,\"a \"\"dog\"\", or\ntwo\",0.5\n"
         );
         assert_eq!(csv, expected);
         let json: serde_json::Value = serde_json::from_str(&written(Form::Json, 3)).unwrap();
-        assert_eq!(json["path"], "x/\\xff,y");
+        assert_eq!(json["path"], "x/\\xFF,y");
         assert_eq!(json["label"], "a \"dog\", or\ntwo");
         let top: Vec<&str> = json["top"]
             .as_array()

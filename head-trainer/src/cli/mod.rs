@@ -48,7 +48,7 @@ enum Verb {
     Audit(Box<audit::Args>),
     /// Say what new images show: a label and its probability for each.
     Predict(Box<predict::Args>),
-    /// Say so over HTTP, for other programs, until stopped.
+    /// Predict over HTTP, for other programs, until stopped.
     Serve(Box<serve::Args>),
     /// Write a run's model for other programs: one ONNX file from pixels to probabilities, or the head.
     Export(export::Args),

@@ -41,7 +41,7 @@ pub struct Args {
     /// Bytes of all requests that are in memory together; more are answered with 503.
     #[arg(long, value_name = "N", default_value_t = 256 << 20, value_parser = clap::value_parser!(u64).range(1..=1 << 40))]
     max_buffered_bytes: u64,
-    /// Pixels of an image at most, by its header.
+    /// Pixels of an image at most, by its header; each takes some bytes of memory a thread.
     #[arg(long, value_name = "N", default_value_t = 50_000_000, value_parser = clap::value_parser!(u64).range(1..=MAX_PIXELS))]
     max_image_pixels: u64,
     /// Images of a request at most.

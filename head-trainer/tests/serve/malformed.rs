@@ -13,7 +13,7 @@ const REQUESTS: usize = 4000;
 const CLOSE: &str = "Connection: close";
 /// From then on memory must not grow; before, threads and their arenas come into being.
 const WARM: usize = 1000;
-const GROWTH_BYTES: u64 = 16 << 20;
+const GROWTH_BYTES: u64 = 4 << 20;
 
 /// What comes of chance.
 struct Chance(ChaCha8Rng);

@@ -13,7 +13,7 @@
 #   BACKBONE_ARGS=..  flags for the export                        [--weights imagenet]
 #   PARTS=N           parts of features-slurm; more variables: scripts/slurm/submit --help  [8]
 #   SUBMIT_ARGS=..    flags for scripts/slurm/submit, say --dry-run or --array 2
-#   BENCH_ARGS=..     flags for scripts/bench_head.py or bench_baseline.py, say --peers keras
+#   BENCH_ARGS=..     flags for scripts/bench_head.py or bench_baseline.py, say --peers keras; for the server of WHAT=serve
 #
 # A DATA or BACKBONE that is given is used or refused. Where none is given and none lies at the
 # usual place, a synthetic sample set and an untrained ResNet50 stand in, and everything that comes
@@ -164,7 +164,7 @@ test-all: test ## all tests: adds the slow ones and the Python peers
 	$(PYTHON) scripts/test_kubernetes.py
 
 .PHONY: bench
-bench: ## benchmarks: WHAT=head times the solvers beside other libraries, WHAT=baseline the CNN, WHAT=store writing, pooling and cached runs, WHAT=audit an audit, WHAT=scale a million images
+bench: ## benchmarks: WHAT=head times the solvers beside other libraries, WHAT=baseline the CNN, WHAT=store writing, pooling and cached runs, WHAT=audit an audit, WHAT=serve a server under load, WHAT=scale a million images
 ifeq ($(WHAT),head)
 	$(PYTHON) scripts/bench_head.py $(BENCH_ARGS)
 else ifeq ($(WHAT),baseline)
@@ -174,10 +174,12 @@ else ifeq ($(WHAT),store)
 	$(CARGO) test --release --locked --test cached_speed -- --ignored --nocapture
 else ifeq ($(WHAT),audit)
 	$(CARGO) test --release --locked --test audit_speed -- --ignored --nocapture
+else ifeq ($(WHAT),serve)
+	BENCH_ARGS='$(BENCH_ARGS)' $(CARGO) test --release --locked --test serve_speed -- --ignored --nocapture
 else ifeq ($(WHAT),scale)
 	$(CARGO) test --release --locked --test scale -- --ignored --nocapture
 else
-	@echo "error: make bench needs WHAT=head, WHAT=baseline, WHAT=store, WHAT=audit or WHAT=scale" >&2; exit 2
+	@echo "error: make bench needs WHAT=head, WHAT=baseline, WHAT=store, WHAT=audit, WHAT=serve or WHAT=scale" >&2; exit 2
 endif
 
 .PHONY: lint

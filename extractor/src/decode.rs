@@ -69,13 +69,15 @@ pub enum DecodeError {
     /// The bytes are no image of a supported format.
     #[error("not a JPEG, PNG, GIF, BMP or WebP image")]
     NotAnImage,
-    /// The header claims more than [`MAX_PIXELS`].
-    #[error("{width}x{height} pixels are more than the limit of {MAX_PIXELS}")]
+    /// The header claims more pixels than are decoded: than [`MAX_PIXELS`], or a lower limit.
+    #[error("{width}x{height} pixels are more than the limit of {limit}")]
     TooLarge {
         /// Columns claimed.
         width: u64,
         /// Rows claimed.
         height: u64,
+        /// Pixels at most.
+        limit: u64,
     },
     /// The JPEG decoder refuses it.
     #[error("broken JPEG: {0}")]
@@ -157,11 +159,50 @@ pub fn decode_oriented(bytes: &[u8], exif: Exif) -> Result<RgbImage, DecodeError
     .unwrap_or(Err(DecodeError::Panic))
 }
 
+/// Width and height that an image's header claims, before the EXIF orientation turns them; no pixel
+/// is decoded.
+///
+/// # Errors
+/// When the bytes are no image of a supported format, the header is broken, or it claims more than
+/// [`MAX_PIXELS`]. Never panics.
+pub fn dimensions(bytes: &[u8]) -> Result<[u64; 2], DecodeError> {
+    let Kind::Supported(format) = recognise(bytes) else {
+        return Err(DecodeError::NotAnImage);
+    };
+    crate::quietly::catch(|| match format {
+        ImageFormat::Jpeg => {
+            let (_, [width, height]) = jpeg::open(bytes)?;
+            Ok([width as u64, height as u64])
+        }
+        format => {
+            let (width, height) = open_other(bytes, format)?.dimensions();
+            Ok([width.into(), height.into()])
+        }
+    })
+    .unwrap_or(Err(DecodeError::Panic))
+}
+
 fn check_size(width: u64, height: u64) -> Result<(), DecodeError> {
     if width.saturating_mul(height) > MAX_PIXELS {
-        return Err(DecodeError::TooLarge { width, height });
+        return Err(DecodeError::TooLarge {
+            width,
+            height,
+            limit: MAX_PIXELS,
+        });
     }
     Ok(())
+}
+
+/// The decoder of an image whose header is read and within limits.
+fn open_other(bytes: &[u8], format: ImageFormat) -> Result<impl ImageDecoder, DecodeError> {
+    let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
+    let mut limits = image::Limits::default();
+    limits.max_alloc = Some(MAX_PIXELS * 8);
+    reader.limits(limits);
+    let decoder = reader.into_decoder()?;
+    let (width, height) = decoder.dimensions();
+    check_size(width.into(), height.into())?;
+    Ok(decoder)
 }
 
 fn decode_other(
@@ -169,13 +210,8 @@ fn decode_other(
     format: ImageFormat,
     exif: Exif,
 ) -> Result<(RgbImage, Orientation), DecodeError> {
-    let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
-    let mut limits = image::Limits::default();
-    limits.max_alloc = Some(MAX_PIXELS * 8);
-    reader.limits(limits);
-    let mut decoder = reader.into_decoder()?;
+    let mut decoder = open_other(bytes, format)?;
     let (width, height) = decoder.dimensions();
-    check_size(width.into(), height.into())?;
     let orientation = match exif {
         Exif::Apply => decoder.orientation().ok(),
         Exif::Ignore => None,

@@ -3,7 +3,8 @@
 //!
 //! Data flows one way: [`split`] gives every image its side, a [`solver::Problem`] joins features
 //! and labels, [`solver::fit`] finds a [`head`], [`metrics`] judge it and [`run`] writes it all
-//! down. [`explain`] reads images, to draw on them, and [`predict`], to say what they show.
+//! down. [`explain`] reads images, to draw on them, and [`predict`], to say what they show; [`serve`] does
+//! so over HTTP.
 
 pub mod audit;
 pub mod baseline;
@@ -24,6 +25,7 @@ pub mod report;
 pub mod rng;
 pub mod run;
 pub mod sampling;
+pub mod serve;
 mod shell;
 pub mod solver;
 pub mod split;

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use common::tiny::{Tiny, with_engine};
+use common::tiny::{Tiny, baseline, with_engine};
 use extractor::files::unescape_path;
 use extractor::preprocess::{Layout, Preset};
 use extractor::store::Dtype;
@@ -250,13 +250,5 @@ fn a_baseline_predicts_as_it_was_judged() {
     let data = tempfile::tempdir().unwrap();
     let data = data.path();
     Tiny::default().run(data, &[]);
-    let mut command = with_engine(data);
-    command
-        .args(["baseline", "--json", "--epochs", "1", "--size", "32x32"])
-        .arg(data.join("set"))
-        .arg("--index")
-        .arg(data.join("indexes/test.arrow"));
-    let output = command.assert().code(0).get_output().stdout.clone();
-    let result: Value = serde_json::from_slice(&output).unwrap();
-    checked(data, Path::new(result["run"].as_str().unwrap()), &[]);
+    checked(data, &baseline(data), &[]);
 }

@@ -16,17 +16,28 @@ use zune_jpeg::zune_core::options::DecoderOptions;
 
 use super::{DecodeError, Exif, RgbImage, check_size};
 
-/// The image as it is stored, and how it is to be turned.
-pub(super) fn decode(bytes: &[u8], exif: Exif) -> Result<(RgbImage, Orientation), DecodeError> {
-    let options = DecoderOptions::default()
+type Opened<'a> = (JpegDecoder<ZCursor<&'a [u8]>>, [usize; 2]);
+
+fn options() -> DecoderOptions {
+    DecoderOptions::default()
         .set_strict_mode(true)
         .set_max_width(usize::MAX)
         .set_max_height(usize::MAX)
-        .jpeg_set_out_colorspace(ColorSpace::RGB);
-    let mut decoder = JpegDecoder::new_with_options(ZCursor::new(bytes), options);
+        .jpeg_set_out_colorspace(ColorSpace::RGB)
+}
+
+/// The decoder of an image whose header is read and within limits, and its width and height.
+pub(super) fn open(bytes: &[u8]) -> Result<Opened<'_>, DecodeError> {
+    let mut decoder = JpegDecoder::new_with_options(ZCursor::new(bytes), options());
     decoder.decode_headers()?;
     let (width, height) = decoder.dimensions().ok_or(DecodeError::NotAnImage)?;
     check_size(width as u64, height as u64)?;
+    Ok((decoder, [width, height]))
+}
+
+/// The image as it is stored, and how it is to be turned.
+pub(super) fn decode(bytes: &[u8], exif: Exif) -> Result<(RgbImage, Orientation), DecodeError> {
+    let (mut decoder, [width, height]) = open(bytes)?;
     let orientation = match exif {
         Exif::Apply => decoder
             .exif()
@@ -37,7 +48,7 @@ pub(super) fn decode(bytes: &[u8], exif: Exif) -> Result<(RgbImage, Orientation)
     let plain_cmyk =
         decoder.info().is_some_and(|info| info.components == 4) && !has_adobe_marker(bytes);
     let pixels = if plain_cmyk {
-        decoder.set_options(options.jpeg_set_out_colorspace(ColorSpace::CMYK));
+        decoder.set_options(options().jpeg_set_out_colorspace(ColorSpace::CMYK));
         rgb_of_cmyk(&decoder.decode()?)
     } else {
         decoder.decode()?

@@ -68,6 +68,25 @@ fn a_cut_jpeg_is_refused_but_a_missing_end_marker_is_not() {
 }
 
 #[test]
+fn a_header_tells_the_dimensions_without_the_pixels() {
+    use ImageFormat::{Bmp, Gif, Jpeg, Png, WebP};
+    for format in [Jpeg, Png, Gif, Bmp, WebP] {
+        let whole = encode(gradient().into(), format);
+        assert_eq!(dimensions(&whole).unwrap(), [40, 30], "{format:?}");
+        assert!(dimensions(&whole[..12]).is_err(), "{format:?}");
+    }
+    let whole = encode(gradient().into(), Jpeg);
+    let cut = &whole[..whole.len() - 30]; // within its pixels
+    assert_eq!(dimensions(cut).unwrap(), [40, 30]);
+    assert!(decode_rgb8(cut).is_err());
+    let mut huge = encode(gradient().into(), Bmp);
+    huge[18..26].copy_from_slice(&[0xff, 0xff, 0, 0, 0xff, 0xff, 0, 0]); // 65,535 both
+    let error = dimensions(&huge).unwrap_err();
+    assert!(matches!(error, DecodeError::TooLarge { .. }), "{error}");
+    assert!(matches!(dimensions(b"text"), Err(DecodeError::NotAnImage)));
+}
+
+#[test]
 fn what_is_no_image_is_refused() {
     for bytes in [
         &b""[..],

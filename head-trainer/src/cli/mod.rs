@@ -12,6 +12,7 @@ mod predict;
 mod report;
 mod result;
 mod runs;
+mod serve;
 mod stores;
 mod sweep;
 mod table;
@@ -50,6 +51,8 @@ enum Verb {
     Audit(Box<audit::Args>),
     /// Say what new images show: a label and its probability for each.
     Predict(Box<predict::Args>),
+    /// Predict over HTTP, for other programs, until stopped.
+    Serve(Box<serve::Args>),
     /// Write a run's model for other programs: one ONNX file from pixels to probabilities, or the head.
     Export(export::Args),
     /// Show where in its image a head finds what it goes by, from cached features alone.
@@ -69,6 +72,7 @@ pub fn main() -> ExitCode {
         Verb::Runs(args) => args.run(&output),
         Verb::Audit(args) => args.run(&output),
         Verb::Predict(args) => args.run(&output),
+        Verb::Serve(args) => args.run(&output),
         Verb::Export(args) => args.run(&output),
         Verb::Explain(args) => args.run(&output),
     })

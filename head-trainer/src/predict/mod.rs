@@ -4,9 +4,10 @@
 //! An image is decoded, turned, resized and normalised as the store's key says, goes through the
 //! backbone, is rounded to the store's element type and pooled; so an image that has cached features
 //! gets the logits that they give. [`feed`] says which images there are, [`stream`] takes them
-//! through in batches. Must not know of command lines or of runs.
+//! through in batches, [`mod@line`] how an answer is written. Must not know of command lines or of runs.
 
 pub mod feed;
+pub mod line;
 pub mod stream;
 
 use extractor::backbone::{Backbone, BackboneError};

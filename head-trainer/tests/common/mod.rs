@@ -7,6 +7,7 @@
 pub mod convolution;
 #[path = "../../../extractor/tests/common/onnx.rs"]
 pub mod onnx;
+pub mod server;
 pub mod sweeps;
 pub mod tiny;
 
@@ -36,6 +37,32 @@ pub fn test_data() -> Option<PathBuf> {
         None => eprintln!("skipped: HEADSTART_TEST_DATA is not set"),
     }
     path
+}
+
+/// The first `n` of the real photos of a class, by name.
+pub fn photos(test_data: &Path, class: &str, n: usize) -> Vec<PathBuf> {
+    let files = std::fs::read_dir(test_data.join("pets").join(class)).unwrap();
+    let mut files: Vec<PathBuf> = files.map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    files.truncate(n);
+    files
+}
+
+/// A head that is trained on `data/set` and a real backbone: the run's folder.
+pub fn trained(data: &Path, backbone: &Path) -> PathBuf {
+    let (store, index) = extract(&data.join("set"), backbone, data);
+    let mut command = head_trainer(data);
+    command.args(["train", "--json", "--index"]).arg(index);
+    command.arg("--store").arg(store).arg("--backbone");
+    let output = command
+        .arg(backbone)
+        .assert()
+        .code(0)
+        .get_output()
+        .stdout
+        .clone();
+    let result: serde_json::Value = serde_json::from_slice(&output).unwrap();
+    PathBuf::from(result["run"].as_str().unwrap())
 }
 
 /// The built binary with a data folder of its own.

@@ -152,3 +152,16 @@ pub fn with_engine(data: &Path) -> assert_cmd::Command {
     command.env("ORT_DYLIB_PATH", library());
     command
 }
+
+/// A baseline that is trained for an epoch on the pictures of [`Tiny::run`]: the run's folder.
+pub fn baseline(data: &Path) -> PathBuf {
+    let mut command = with_engine(data);
+    command
+        .args(["baseline", "--json", "--epochs", "1", "--size", "32x32"])
+        .arg(data.join("set"))
+        .arg("--index")
+        .arg(data.join("indexes/test.arrow"));
+    let output = command.assert().code(0).get_output().stdout.clone();
+    let result: serde_json::Value = serde_json::from_slice(&output).unwrap();
+    PathBuf::from(result["run"].as_str().unwrap())
+}

@@ -6,10 +6,10 @@ use std::io::{self, Write};
 
 use extractor::digest::ImageId;
 use extractor::files::escape;
-use serde::Serialize;
 
 use crate::cli::table::percent;
 use crate::predict::Prediction;
+use crate::predict::line::{Class, Line};
 
 /// What a line is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,26 +25,6 @@ pub(super) struct Lines {
     classes: Vec<String>,
     width: usize, // of a label in text
     top: usize,
-}
-
-/// A line of JSON.
-#[derive(Serialize)]
-struct Line<'a> {
-    /// Escaped.
-    path: String,
-    id: &'a ImageId,
-    label: &'a str,
-    probability: f32,
-    /// The most probable classes, the first one first.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    top: Vec<Class<'a>>,
-    logits: &'a [f32],
-}
-
-#[derive(Serialize)]
-struct Class<'a> {
-    label: &'a str,
-    probability: f32,
 }
 
 impl Lines {
@@ -81,13 +61,7 @@ impl Lines {
         id: &ImageId,
         prediction: &Prediction,
     ) -> io::Result<()> {
-        let path = escape(path);
-        let of = |class: usize| Class {
-            label: &self.classes[class],
-            probability: prediction.probabilities_k[class],
-        };
-        let Class { label, probability } = of(prediction.class as usize);
-        let top: Vec<Class<'_>> = self.most_probable(prediction).map(of).collect();
+        let line = Line::new(Some(path), *id, prediction, &self.classes, self.top);
         match self.form {
             Form::Text => {
                 let text = |class: &Class<'_>| {
@@ -96,46 +70,32 @@ impl Lines {
                     let width = self.width;
                     format!("{label:<width$}  {probability:>8}  ")
                 };
-                let said = match &top[..] {
-                    [] => text(&of(prediction.class as usize)),
+                let said = match &line.top[..] {
+                    [] => text(&Class {
+                        label: line.label,
+                        probability: line.probability,
+                    }),
                     top => top.iter().map(text).collect(),
                 };
-                writeln!(out, "{said}{path}")
+                writeln!(out, "{said}{}", escape(path))
             }
             Form::Json => {
-                let line = Line {
-                    path,
-                    id,
-                    label,
-                    probability,
-                    top,
-                    logits: &prediction.logits_o,
-                };
                 serde_json::to_writer(&mut *out, &line)?;
                 writeln!(out)
             }
             Form::Csv => {
                 let mut cells = vec![
-                    path,
+                    escape(path),
                     id.to_string(),
-                    label.to_owned(),
-                    probability.to_string(),
+                    line.label.to_owned(),
+                    line.probability.to_string(),
                 ];
-                for Class { label, probability } in top {
+                for Class { label, probability } in line.top {
                     cells.extend([label.to_owned(), probability.to_string()]);
                 }
                 csv_line(out, &cells)
             }
         }
-    }
-
-    /// The most probable classes, as many as were asked for; the one with the smaller number first
-    /// where two are equally probable.
-    fn most_probable(&self, prediction: &Prediction) -> impl Iterator<Item = usize> {
-        let probabilities_k = &prediction.probabilities_k;
-        let mut order: Vec<usize> = (0..probabilities_k.len()).collect();
-        order.sort_by(|a, b| probabilities_k[*b].total_cmp(&probabilities_k[*a]));
-        order.into_iter().take(self.top)
     }
 }
 

@@ -109,7 +109,8 @@ class Desk:
         first = sorted((pets / "Cat").iterdir())[0]
         first.rename(pets / "Cat" / "7194.jpg")
         shutil.copy(pets / "Cat" / "7194.jpg", folder / "cat.jpg")
-        shutil.copy(sorted((pets / "Dog").iterdir())[0], folder / "photo.jpg")
+        for name in ["dog.jpg", "photo.jpg"]:
+            shutil.copy(sorted((pets / "Dog").iterdir())[0], folder / name)
         (folder / "holiday").mkdir()
         shutil.copy(folder / "photo.jpg", folder / "holiday" / "dog.png")  # known by its content
         self.run(f"extractor backbone seed --seed 1 --size {SIDE} --out resnet50.onnx --quiet")
@@ -203,7 +204,7 @@ pq.write_table(pa.table({"image": pa.array(images, kind), "label": [r["label"] f
 
 # (pattern, what it becomes, why)
 RULES = [
-    (r"^make backbone( .*)?$", r"make backbone BACKBONE_ARGS='--weights none --seed 1 --size 32 --out backbone/resnet50.onnx --quiet'",
+    (r"^make backbone( .*)?$", r"env -u PIP_INDEX_URL make backbone BACKBONE_ARGS='--weights none --seed 1 --size 32 --out backbone/resnet50.onnx --quiet'",
      "the weights are downloaded"),
     (r"^make data backbone (.*report)\b.*$", r"make \1",
      "make data and make backbone are run alone; a folder of images stands in for the archive"),
@@ -284,14 +285,30 @@ class Readme(unittest.TestCase):
         self.assertFalse(marked and "backbone" not in command, f"`{command}` is marked (network) and asks for nothing")
         desk.run(command)
 
-    def test_readme(self):
-        desk = self.desk()
-        for language, command in Commands((ROOT / "README.md").read_text()).all:
+    def all_of(self, desk, commands):
+        """Runs commands one after the other; a server runs on a free port until the next command that does not ask it."""
+        server = None
+        for language, command in commands:
             with self.subTest(command):
+                if server and not command.startswith("curl"):
+                    server.send_signal(signal.SIGTERM)
+                    self.assertEqual(server.wait(), 0)
+                    server = None
                 if language == "python":
                     self.python(desk, command)
+                elif command.startswith("head-trainer serve"):
+                    server = desk.start("exec " + desk.filled(command.split("#")[0]) + " --listen 127.0.0.1:0 --json")
+                    self.addCleanup(server.kill)
+                    address = json.loads(server.stdout.readline())["url"]
+                elif command.startswith("curl"):
+                    out, _ = desk.run(command.replace("http://127.0.0.1:8080", address).replace("curl", "curl -sS --fail"))
+                    self.assertIn("probability", out)
                 else:
                     self.execute(desk, command)
+        self.assertIsNone(server, "nothing comes after the server")
+
+    def test_readme(self):
+        self.all_of(self.desk(), Commands((ROOT / "README.md").read_text()).all)
 
     def python(self, desk, code):
         """Runs a snippet with what it takes for granted."""
@@ -300,11 +317,8 @@ class Readme(unittest.TestCase):
         subprocess.run([PEERS_PYTHON, "-c", given + code], cwd=desk.folder, check=True)
 
     def test_examples_of_the_help(self):
-        desk = self.desk()
-        for program in ["extractor", "head-trainer"]:
-            for command in Commands.of_help(program):
-                with self.subTest(command):
-                    self.execute(desk, command)
+        commands = [command for program in ["extractor", "head-trainer"] for command in Commands.of_help(program)]
+        self.all_of(self.desk(), [("sh", command) for command in [*commands, "extractor runtime info"]])
 
     def test_verbs_and_flags_in_the_text_exist(self):
         text = re.sub(Commands.BLOCK, "", (ROOT / "README.md").read_text())

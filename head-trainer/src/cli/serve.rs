@@ -132,8 +132,9 @@ impl Args {
             origins: self.allow_origin.clone(),
             threads: threads.min(4),
         };
-        self.announce(&listener, output)?;
         signals.gently("what is asked already is answered", |stop| {
+            // Whoever reads the address may send a signal at once.
+            self.announce(&listener, output)?;
             thread::scope(|scope| {
                 let served = scope.spawn(|| {
                     let _end = Close(&batcher);

@@ -7,9 +7,12 @@
 pub mod import;
 mod known;
 pub mod onnx;
+mod probe;
 pub mod registry;
+mod resnet50;
 pub mod seed;
 mod spec;
+pub mod weights;
 
 use std::path::{Path, PathBuf};
 
@@ -17,6 +20,7 @@ use crate::digest::Digest;
 use crate::engine::{Engine, EngineError};
 use crate::preprocess::{Layout, Preprocessor, Preset};
 use onnx::OnnxError;
+pub use resnet50::Variant;
 pub use spec::{Description, Overrides, Spec};
 
 /// Height, width and channels of a feature map.
@@ -116,13 +120,13 @@ fn missing_hint(error: &std::io::Error) -> &'static str {
     }
 }
 
-/// The preprocessing that the description beside the model `path` (whose file has this digest) says
-/// it was trained with, if it says.
+/// What is said of the model `path`, whose file has this digest: by the description beside it, else by
+/// what is known of published models; else nothing.
 ///
 /// # Errors
-/// When there is a description that cannot be read.
-pub fn described_preset(path: &Path, digest: &Digest) -> Result<Option<Preset>, BackboneError> {
-    Ok(spec::read_description(path, digest)?.preset)
+/// When there is a description that cannot be read, or is another model's.
+pub fn described(path: &Path, digest: &Digest) -> Result<Description, BackboneError> {
+    spec::read_description(path, digest)
 }
 
 /// A model's bytes and what is known about it; not yet open in an engine.

@@ -286,7 +286,7 @@ fn what_is_not_said_is_not_guessed() {
     let said = error(&data, from, &["--preset", "unit", "--feature", "q"]);
     assert!(said.contains("not 4 axes"), "{said}");
     let said = error(&data, from, &["--preset", "unit", "--out", from]);
-    assert!(said.contains("is the classifier itself"), "{said}");
+    assert!(said.contains("is what the backbone is made of"), "{said}");
     let said = error(
         &data,
         from,
@@ -341,7 +341,7 @@ fn known_classifiers_are_listed_and_fetched_by_name() {
         .assert()
         .success();
     let listed = json(&run.get_output().stdout);
-    let names: Vec<_> = listed
+    let names: Vec<_> = listed["known"]
         .as_array()
         .unwrap()
         .iter()

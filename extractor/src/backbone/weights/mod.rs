@@ -193,6 +193,3 @@ impl Built {
         })
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -313,6 +313,30 @@ fn what_is_not_said_is_not_guessed() {
 }
 
 #[test]
+fn another_preset_than_the_one_recorded_says_what_it_costs() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = written(folder.path(), &classifier(20, gap()));
+    import(
+        folder.path(),
+        path.to_str().unwrap(),
+        &["--preset", "imagenet"],
+    );
+    let images = folder.path().join("images");
+    common::sample(&images, 2);
+    let backbone = folder.path().join("backbones/c.onnx");
+    for (preset, said) in [("unit", Some("from 92.5 % to 87.1 %")), ("imagenet", None)] {
+        let mut command = common::features_with(&backbone, folder.path(), &images, 4);
+        let run = command.args(["--preset", preset]).output().unwrap();
+        assert!(run.status.success());
+        let stderr = String::from_utf8_lossy(&run.stderr);
+        match said {
+            Some(said) => assert!(stderr.contains(said), "{stderr}"),
+            None => assert!(!stderr.contains("but the backbone was trained"), "{stderr}"),
+        }
+    }
+}
+
+#[test]
 fn a_classifier_from_a_server() {
     let bytes = classifier(20, gap());
     let sha256 = Digest::of(&bytes).to_string();

@@ -293,20 +293,36 @@ fn channels_last(raw: &[f32], n: usize, channels: usize, positions: usize, out: 
     }
 }
 
+/// What is measured of a preset that does not fit: validation accuracy on 240 of 2,400 photographs of cats
+/// and dogs at 100x100, linfa's head with l2 = 0.1, on the backbone that wants `described`.
+fn measured_cost(described: Preset, used: Preset) -> Option<&'static str> {
+    Some(match (described, used) {
+        (Preset::Caffe, Preset::Unit) => {
+            "Keras's ImageNet weights collapse to one class with plain x/255"
+        }
+        (Preset::Imagenet, Preset::Unit) => {
+            "MobileNetV2 fell from 92.5 % to 87.1 % on cats and dogs"
+        }
+        (Preset::Imagenet, Preset::Caffe) => {
+            "MobileNetV2 fell from 92.5 % to 63.3 % on cats and dogs"
+        }
+        (Preset::Imagenet, Preset::Raw) => {
+            "MobileNetV2 fell from 92.5 % to 66.3 % on cats and dogs"
+        }
+        _ => return None,
+    })
+}
+
 /// Whether a preset is what the backbone was described with; a warning text if not.
 pub fn preset_warning(described: Option<Preset>, used: Preset) -> Option<String> {
     let described = described.filter(|&d| d != used)?;
-    let cost = match (described, used) {
-        (Preset::Caffe, Preset::Unit) => {
-            "; Keras's ImageNet weights collapse to one class with plain x/255"
-        }
-        (Preset::Imagenet, Preset::Unit) => {
-            "; with MobileNetV2 on cats and dogs that costs some 5 points of validation accuracy"
-        }
-        _ => "",
+    let cost = match measured_cost(described, used) {
+        Some(cost) => format!("with this mistake {cost}"),
+        None => "what that costs was not measured; expect much worse features".to_owned(),
     };
     Some(format!(
-        "preset {used} is used, but the backbone was trained with {described}{cost}"
+        "preset {used} is used, but the backbone was trained with {described}: {cost} (hint: leave out \
+         --preset)"
     ))
 }
 
@@ -326,7 +342,13 @@ mod tests {
     fn a_wrong_preset_says_what_it_costs() {
         assert_eq!(preset_warning(Some(Preset::Unit), Preset::Unit), None);
         assert_eq!(preset_warning(None, Preset::Unit), None);
-        let warning = preset_warning(Some(Preset::Caffe), Preset::Unit).unwrap();
-        assert!(warning.contains("collapse"));
+        for (described, used, cost) in [
+            (Preset::Caffe, Preset::Unit, "collapse"),
+            (Preset::Imagenet, Preset::Unit, "from 92.5 % to 87.1 %"),
+            (Preset::Unit, Preset::Raw, "not measured"),
+        ] {
+            let warning = preset_warning(Some(described), used).unwrap();
+            assert!(warning.contains(cost), "{warning}");
+        }
     }
 }

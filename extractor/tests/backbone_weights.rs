@@ -316,33 +316,30 @@ fn half_precision_is_widened() {
 #[test]
 fn the_preset_is_suggested_and_not_guessed() {
     let folder = tempfile::tempdir().unwrap();
+    let run = |flags: &[&str], code: i32| {
+        let mut command = extractor(folder.path());
+        let run = command.args(["backbone", "import"]).args(flags).assert();
+        String::from_utf8(run.code(code).get_output().stderr.clone()).unwrap()
+    };
     for (tensors, suggestion) in [
         (torchvision(""), "--preset imagenet"),
         (keras(), "--preset caffe"),
     ] {
         let path = written(folder.path(), &file(&tensors));
-        let mut command = extractor(folder.path());
-        let command = command.args(["backbone", "import", "--weights"]).arg(&path);
-        let run = command.assert().code(1);
-        let stderr = String::from_utf8_lossy(&run.get_output().stderr).into_owned();
+        let stderr = run(&["--weights", path.to_str().unwrap()], 1);
         assert!(stderr.contains(suggestion), "{stderr}");
         assert!(!folder.path().join("backbones").exists());
-
-        let command = command.args(["--preset", "unit", "--input-size", "32x40"]);
-        let run = command.assert().success();
-        let stderr = String::from_utf8_lossy(&run.get_output().stderr).into_owned();
-        assert!(stderr.contains("preset unit is recorded"), "{stderr}");
-        fs::remove_dir_all(folder.path().join("backbones")).unwrap();
     }
-    let path = written(folder.path(), &file(&torchvision("")));
-    let mut command = extractor(folder.path());
-    let run = command
-        .args(["backbone", "import"])
-        .arg(&path)
-        .assert()
-        .code(1);
-    let stderr = String::from_utf8_lossy(&run.get_output().stderr).into_owned();
-    assert!(stderr.contains("--weights"), "{stderr}");
+    let path = folder.path().join("net.safetensors");
+    let path = path.to_str().unwrap();
+    let stderr = run(&[path], 1);
+    assert!(stderr.contains("import --weights"), "{stderr}");
+    let size = ["--input-size", "32x40"];
+    let stderr = run(
+        &["--weights", path, "--preset", "unit", size[0], size[1]],
+        0,
+    );
+    assert!(stderr.contains("preset unit is recorded"), "{stderr}");
 }
 
 #[test]

@@ -94,7 +94,7 @@ fn row(name: &str, size_bytes: Option<u64>, preset: &str, licence: &str, what: &
     let size = size_bytes.map_or(String::new(), |bytes| {
         format!("{:.1} MB", bytes as f64 / 1e6)
     });
-    let row = format!("  {name:<18}{size:>9}  {preset:<9} {licence:<13} {what}");
+    let row = format!("  {name:<21}{size:>9}  {preset:<9} {licence:<13} {what}");
     row.trim_end().to_owned() + "\n"
 }
 

@@ -66,7 +66,7 @@ impl Naming {
     }
 
     /// The framework's epsilon in BatchNorm.
-    pub fn epsilon(self) -> f32 {
+    pub(super) fn epsilon(self) -> f32 {
         match self {
             Naming::Torchvision => TORCH_EPSILON,
             Naming::Keras => KERAS_EPSILON,
@@ -82,7 +82,7 @@ impl Naming {
     }
 
     /// What a layer consists of.
-    pub fn parts(self) -> &'static [Part] {
+    pub(super) fn parts(self) -> &'static [Part] {
         use Part::{Beta, Bias, Gamma, Kernel, Mean, Variance};
         match self {
             Naming::Torchvision => &[Kernel, Gamma, Beta, Mean, Variance],
@@ -92,7 +92,7 @@ impl Naming {
 
     /// Parameters of a ResNet50 without its top, as the framework counts them, and BatchNorm's means and
     /// variances: Keras counts these among the parameters, torchvision calls them buffers.
-    pub fn parameters(self) -> (usize, usize) {
+    pub(super) fn parameters(self) -> (usize, usize) {
         match self {
             Naming::Torchvision => (23_508_032, 53_120),
             Naming::Keras => (23_587_712, 53_120),
@@ -100,7 +100,7 @@ impl Naming {
     }
 
     /// The names of all layers' convolutions and BatchNorms, in the order of [`Architecture::layers`].
-    pub fn layers(self, architecture: &Architecture) -> Vec<[String; 2]> {
+    pub(super) fn layers(self, architecture: &Architecture) -> Vec<[String; 2]> {
         if self == Naming::Keras {
             let names =
                 |layer: &ConvBn| [format!("{}_conv", layer.name), format!("{}_bn", layer.name)];
@@ -123,7 +123,7 @@ impl Naming {
     }
 
     /// The name of a tensor of a layer called `[convolution, batch_norm]`.
-    pub fn tensor(self, [convolution, batch_norm]: &[String; 2], part: Part) -> String {
+    pub(super) fn tensor(self, [convolution, batch_norm]: &[String; 2], part: Part) -> String {
         let layer = match part {
             Part::Kernel | Part::Bias => convolution,
             _ => batch_norm,

@@ -46,7 +46,10 @@ impl<'a> StateDict<'a> {
     ///
     /// # Errors
     /// When a tensor has another shape than its layer, or holds what is no finite number.
-    pub fn layers(&self, architecture: &Architecture) -> Result<Vec<LayerWeights>, WeightsError> {
+    pub(super) fn layers(
+        &self,
+        architecture: &Architecture,
+    ) -> Result<Vec<LayerWeights>, WeightsError> {
         let names = self.naming().layers(architecture);
         let layers = architecture.layers().zip(&names);
         layers

@@ -154,6 +154,7 @@ test: runtime ## the everyday tests: Rust and ONNX Runtime only
 test-all: test ## all tests: adds the slow ones and the Python peers
 	$(CARGO) test --release --locked --test accuracy -- --ignored
 	$(PYTHON) scripts/test_export_resnet50.py
+	$(PYTHON) scripts/test_import_weights.py
 	$(PYTHON) scripts/test_read_store.py
 	$(PYTHON) scripts/test_inputs.py
 	$(PYTHON) scripts/test_events.py

@@ -286,7 +286,7 @@ fn what_is_not_said_is_not_guessed() {
     let said = error(&data, from, &["--preset", "unit", "--feature", "q"]);
     assert!(said.contains("not 4 axes"), "{said}");
     let said = error(&data, from, &["--preset", "unit", "--out", from]);
-    assert!(said.contains("is the classifier itself"), "{said}");
+    assert!(said.contains("is what the backbone is made of"), "{said}");
     let said = error(
         &data,
         from,
@@ -310,6 +310,30 @@ fn what_is_not_said_is_not_guessed() {
         (&said["preset"], &said["feature_tensor"]),
         (&"caffe".into(), &"c".into())
     );
+}
+
+#[test]
+fn another_preset_than_the_one_recorded_says_what_it_costs() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = written(folder.path(), &classifier(20, gap()));
+    import(
+        folder.path(),
+        path.to_str().unwrap(),
+        &["--preset", "imagenet"],
+    );
+    let images = folder.path().join("images");
+    common::sample(&images, 2);
+    let backbone = folder.path().join("backbones/c.onnx");
+    for (preset, said) in [("unit", Some("from 92.5 % to 87.1 %")), ("imagenet", None)] {
+        let mut command = common::features_with(&backbone, folder.path(), &images, 4);
+        let run = command.args(["--preset", preset]).output().unwrap();
+        assert!(run.status.success());
+        let stderr = String::from_utf8_lossy(&run.stderr);
+        match said {
+            Some(said) => assert!(stderr.contains(said), "{stderr}"),
+            None => assert!(!stderr.contains("but the backbone was trained"), "{stderr}"),
+        }
+    }
 }
 
 #[test]
@@ -341,7 +365,7 @@ fn known_classifiers_are_listed_and_fetched_by_name() {
         .assert()
         .success();
     let listed = json(&run.get_output().stdout);
-    let names: Vec<_> = listed
+    let names: Vec<_> = listed["known"]
         .as_array()
         .unwrap()
         .iter()

@@ -327,6 +327,28 @@ fn a_wrong_length_is_refused_before_it_is_read() {
 }
 
 #[test]
+fn what_the_disk_cannot_take_is_refused_before_it_is_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&asked);
+    let address = misbehaving_to(move |_, stream| {
+        count.fetch_add(1, Ordering::Relaxed);
+        write(stream, "application/zip", 1 << 60, &archive());
+    });
+    let anything = Remote {
+        size_bytes: None,
+        ..remote(&address)
+    };
+    let line = failing(folder.path(), &anything);
+    assert!(line.contains("bytes free, and http://127.0.0.1"), "{line}");
+    assert!(line.contains("needs 1,152,921,504,606,846,976"), "{line}");
+    assert!(line.contains("--data-dir"), "{line}");
+    // Waiting does not help, so nobody asks again.
+    assert_eq!(asked.load(Ordering::Relaxed), 1);
+    assert_eq!(names(folder.path()), [""; 0]);
+}
+
+#[test]
 fn without_a_digest_a_broken_transfer_is_no_file() {
     for head in ["Content-Length: 99999", "Transfer-Encoding: chunked"] {
         let url = misbehaving_to(move |_, stream| {

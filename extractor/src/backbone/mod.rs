@@ -7,9 +7,12 @@
 pub mod import;
 mod known;
 pub mod onnx;
+mod probe;
 pub mod registry;
+mod resnet50;
 pub mod seed;
 mod spec;
+pub mod weights;
 
 use std::path::{Path, PathBuf};
 
@@ -17,6 +20,7 @@ use crate::digest::Digest;
 use crate::engine::{Engine, EngineError};
 use crate::preprocess::{Layout, Preprocessor, Preset};
 use onnx::OnnxError;
+pub use resnet50::Variant;
 pub use spec::{Description, Overrides, Spec};
 
 /// Height, width and channels of a feature map.
@@ -116,13 +120,13 @@ fn missing_hint(error: &std::io::Error) -> &'static str {
     }
 }
 
-/// The preprocessing that the description beside the model `path` (whose file has this digest) says
-/// it was trained with, if it says.
+/// What is said of the model `path`, whose file has this digest: by the description beside it, else by
+/// what is known of published models; else nothing.
 ///
 /// # Errors
-/// When there is a description that cannot be read.
-pub fn described_preset(path: &Path, digest: &Digest) -> Result<Option<Preset>, BackboneError> {
-    Ok(spec::read_description(path, digest)?.preset)
+/// When there is a description that cannot be read, or is another model's.
+pub fn described(path: &Path, digest: &Digest) -> Result<Description, BackboneError> {
+    spec::read_description(path, digest)
 }
 
 /// A model's bytes and what is known about it; not yet open in an engine.
@@ -289,20 +293,36 @@ fn channels_last(raw: &[f32], n: usize, channels: usize, positions: usize, out: 
     }
 }
 
+/// What is measured of a preset that does not fit: validation accuracy on 240 of 2,400 photographs of cats
+/// and dogs at 100x100, linfa's head with l2 = 0.1, on the backbone that wants `described`.
+fn measured_cost(described: Preset, used: Preset) -> Option<&'static str> {
+    Some(match (described, used) {
+        (Preset::Caffe, Preset::Unit) => {
+            "Keras's ImageNet weights collapse to one class with plain x/255"
+        }
+        (Preset::Imagenet, Preset::Unit) => {
+            "MobileNetV2 fell from 92.5 % to 87.1 % on cats and dogs"
+        }
+        (Preset::Imagenet, Preset::Caffe) => {
+            "MobileNetV2 fell from 92.5 % to 63.3 % on cats and dogs"
+        }
+        (Preset::Imagenet, Preset::Raw) => {
+            "MobileNetV2 fell from 92.5 % to 66.3 % on cats and dogs"
+        }
+        _ => return None,
+    })
+}
+
 /// Whether a preset is what the backbone was described with; a warning text if not.
 pub fn preset_warning(described: Option<Preset>, used: Preset) -> Option<String> {
     let described = described.filter(|&d| d != used)?;
-    let cost = match (described, used) {
-        (Preset::Caffe, Preset::Unit) => {
-            "; Keras's ImageNet weights collapse to one class with plain x/255"
-        }
-        (Preset::Imagenet, Preset::Unit) => {
-            "; with MobileNetV2 on cats and dogs that costs some 5 points of validation accuracy"
-        }
-        _ => "",
+    let cost = match measured_cost(described, used) {
+        Some(cost) => format!("with this mistake {cost}"),
+        None => "what that costs was not measured; expect much worse features".to_owned(),
     };
     Some(format!(
-        "preset {used} is used, but the backbone was trained with {described}{cost}"
+        "preset {used} is used, but the backbone was trained with {described}: {cost} (hint: leave out \
+         --preset)"
     ))
 }
 
@@ -322,7 +342,13 @@ mod tests {
     fn a_wrong_preset_says_what_it_costs() {
         assert_eq!(preset_warning(Some(Preset::Unit), Preset::Unit), None);
         assert_eq!(preset_warning(None, Preset::Unit), None);
-        let warning = preset_warning(Some(Preset::Caffe), Preset::Unit).unwrap();
-        assert!(warning.contains("collapse"));
+        for (described, used, cost) in [
+            (Preset::Caffe, Preset::Unit, "collapse"),
+            (Preset::Imagenet, Preset::Unit, "from 92.5 % to 87.1 %"),
+            (Preset::Unit, Preset::Raw, "not measured"),
+        ] {
+            let warning = preset_warning(Some(described), used).unwrap();
+            assert!(warning.contains(cost), "{warning}");
+        }
     }
 }

@@ -8,11 +8,9 @@
 //! (`weights::BRANCH_GAMMA`). Every place that names the file says "untrained". A seed and a size
 //! give the same bytes on every machine.
 
-mod architecture;
 mod images;
-mod onnx;
 pub(crate) mod random;
-mod reference;
+pub(crate) mod reference;
 mod weights;
 
 use std::path::{Path, PathBuf};
@@ -20,10 +18,9 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use thiserror::Error;
 
-use self::architecture::Architecture;
-pub use self::onnx::{INPUT, OUTPUT};
 use self::reference::{Maps, Statistics};
-use self::weights::LayerWeights;
+pub use super::resnet50::onnx::{INPUT, OUTPUT};
+use super::resnet50::{Architecture, KERAS_EPSILON, LayerWeights, Variant, onnx};
 use crate::digest::Digest;
 use crate::files::Pending;
 
@@ -159,8 +156,8 @@ pub fn resnet50(options: &SeedOptions) -> Result<SeededBackbone, SeedError> {
     let (architecture, weights, maps) = calibrated(options.seed, size);
     let (map_mean, map_std) = mean_and_std(&maps.data);
     let count = |part: fn(&LayerWeights) -> usize| weights.iter().map(part).sum::<usize>() as u64;
-    let trainable = count(|w| w.kernel_oihw.len() + w.bias.len() + w.gamma.len() + w.beta.len());
-    let non_trainable = count(|w| w.mean.len() + w.variance.len());
+    let trainable = count(LayerWeights::trainable);
+    let non_trainable = count(LayerWeights::statistics);
     let note = options.note();
     let metadata = [
         ("headstart.name", options.name()),
@@ -173,7 +170,8 @@ pub fn resnet50(options: &SeedOptions) -> Result<SeededBackbone, SeedError> {
         note: &note,
         metadata: &metadata,
     };
-    let bytes = onnx::encode(&architecture, weights, size, &label).map_err(SeedError::Encode)?;
+    let bytes =
+        onnx::encode(&architecture, weights, [size; 2], &label).map_err(SeedError::Encode)?;
     Ok(SeededBackbone {
         bytes,
         parameters: trainable + non_trainable,
@@ -262,7 +260,7 @@ pub fn write(path: &Path, options: &SeedOptions) -> Result<WrittenBackbone, Seed
 
 /// Architecture, weights with their statistics set, and the seeded batch's feature maps.
 fn calibrated(seed: u64, size: usize) -> (Architecture, Vec<LayerWeights>, Maps) {
-    let architecture = Architecture::resnet50();
+    let architecture = Architecture::resnet50(Variant::V1, KERAS_EPSILON);
     let mut weights = weights::seeded(&architecture, seed);
     let batch = images::batch(seed, size);
     let maps = reference::forward(&architecture, &mut weights, &batch, Statistics::Measure);

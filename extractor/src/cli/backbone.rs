@@ -1,6 +1,10 @@
 //! `extractor backbone`.
 
+mod fetch;
 mod import;
+mod list;
+mod source;
+mod weights;
 
 use std::path::PathBuf;
 
@@ -16,12 +20,12 @@ pub enum Verb {
     /// Write an untrained ResNet50 with seeded weights, for trying things out without a download.
     Seed(SeedArgs),
     /// Cut a backbone out of a classifier (an ONNX file, or its address), and check that both compute the
-    /// same.
-    Import(import::ImportArgs),
-    /// The classifiers that fetch knows by name.
+    /// same; or build a ResNet50 around its weights (--weights, a safetensors file).
+    Import(import::Args),
+    /// The backbones that fetch knows by name, and those that are there.
     List,
-    /// Download a classifier that is known by name and cut its backbone out.
-    Fetch(import::FetchArgs),
+    /// Download what is known by name and make a backbone of it.
+    Fetch(fetch::Args),
 }
 
 /// Flags of `extractor backbone seed`.
@@ -44,7 +48,7 @@ impl Verb {
         match self {
             Verb::Seed(args) => args.run(output),
             Verb::Import(args) => args.run(output),
-            Verb::List => import::list(output),
+            Verb::List => list::run(output),
             Verb::Fetch(args) => args.run(output),
         }
     }

@@ -10,6 +10,7 @@ use url::Url;
 
 use super::error::FetchError;
 use super::partial::Partial;
+use super::space::free_bytes;
 use crate::digest::Digest;
 use crate::files::{FileError, create_folder, folder_of};
 use crate::lock::Lock;
@@ -237,6 +238,7 @@ impl Download<'_> {
             self.start_over("the server sends it from its beginning")?;
         }
         let total_bytes = self.total(&reply)?;
+        self.check_space(total_bytes)?;
         let validator = [header::ETAG, header::LAST_MODIFIED];
         let mut validator = validator.iter().filter_map(|name| reply.header(name));
         self.partial
@@ -329,6 +331,24 @@ impl Download<'_> {
                 })
             }
             (said, wanted) => Ok(wanted.or(said)),
+        }
+    }
+
+    /// Refuses what the disk cannot take before any of it is read.
+    fn check_space(&self, total_bytes: Option<u64>) -> Result<(), FetchError> {
+        let folder = folder_of(self.to);
+        let (Some(total_bytes), Some(free_bytes)) = (total_bytes, free_bytes(folder)) else {
+            return Ok(());
+        };
+        let needed_bytes = total_bytes.saturating_sub(self.partial.len());
+        match needed_bytes > free_bytes {
+            true => Err(FetchError::NoSpace {
+                folder: folder.to_owned(),
+                url: shown(&self.remote.url),
+                free_bytes,
+                needed_bytes,
+            }),
+            false => Ok(()),
         }
     }
 

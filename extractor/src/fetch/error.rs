@@ -74,6 +74,22 @@ pub enum FetchError {
         /// What is pinned.
         expected_bytes: u64,
     },
+    /// The disk has no room for it, which is found out before it is read.
+    #[error(
+        "{} has {} bytes free, and {url} needs {} (hint: free some space and run the same command again, or \
+         name a folder on another disk with --data-dir)",
+        escape_path(folder), grouped(*free_bytes), grouped(*needed_bytes)
+    )]
+    NoSpace {
+        /// Where it would go.
+        folder: PathBuf,
+        /// Where it would come from.
+        url: String,
+        /// What is free there.
+        free_bytes: u64,
+        /// What it takes beyond what came before.
+        needed_bytes: u64,
+    },
     /// The file is not the one wanted.
     #[error(
         "{url} has SHA-256 {got}, expected {expected}; it was thrown away (hint: the server's file is \

@@ -12,6 +12,7 @@ mod error;
 pub mod known;
 mod partial;
 pub mod set;
+mod space;
 
 pub use download::{Conditions, Event, Remote, download};
 pub use error::FetchError;

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
-use extractor::backbone::described_preset;
+use extractor::backbone::described;
 use extractor::cli::common::{OutputArgs, default_index_path, set_threads};
 use extractor::cli::place::local_index;
 use extractor::digest::Digest;
@@ -149,7 +149,7 @@ impl DataArgs {
         if let Some(path) = &self.backbone {
             let digest = Digest::of_file(path)
                 .with_context(|| format!("cannot read the backbone {}", escape_path(path)))?;
-            usual_preset = described_preset(path, &digest)?;
+            usual_preset = described(path, &digest)?.preset;
             backbone = Some(digest);
         }
         Ok(StoreFilter {

@@ -13,12 +13,10 @@ use std::path::{Path, PathBuf};
 use onnx_protobuf::tensor_shape_proto::dimension;
 use onnx_protobuf::{Message as _, ModelProto, StringStringEntryProto, type_proto};
 
-use super::seed::random::Stream;
-use super::{Backbone, Description, MapShape, Spec, spec};
-use crate::decode::RgbImage;
+use super::probe::{Open, Pair, features_of_noise};
+use super::{Description, MapShape, Spec};
 use crate::digest::Digest;
-use crate::engine::{Engine, EngineError};
-use crate::files::{Pending, counted};
+use crate::files::counted;
 use crate::preprocess::{Layout, Preset};
 pub use cut::Dropped;
 pub use error::ImportError;
@@ -83,14 +81,8 @@ pub struct Imported {
     pub difference: f32,
 }
 
-/// Opens a model.
-pub type Open<'a> = &'a mut dyn FnMut(&[u8]) -> Result<Box<dyn Engine>, EngineError>;
-
 /// Relative difference that another order of sums may make.
 const TOLERANCE: f32 = 1e-5;
-
-/// Images that cut and original are compared on, where the model does not fix their number.
-const BATCH: usize = 2;
 
 impl Classifier<'_> {
     /// Cuts the backbone out.
@@ -180,17 +172,16 @@ impl Cut {
     /// then.
     pub fn check_and_write(self, to: &Path, open: Open) -> Result<Imported, ImportError> {
         // Before the costly step: a folder that cannot be written to fails here.
-        let mut model_file = Pending::new(to)?;
-        let description_path = spec::description_path(to);
-        let mut description_file = Pending::new(&description_path)?;
+        let files = Pair::begin(to)?;
 
         let native = self.spec(Some(self.native_size))?;
-        let (map, features) = run(native.clone(), open(&self.bytes)?)?;
+        let (map, features) = features_of_noise(native.clone(), open(&self.bytes)?)?;
         let original = Spec {
             feature_tensor: self.feature.tensor.clone(),
             ..native
         };
-        let (_, expected) = run(original, open(&self.original)?).map_err(ImportError::Original)?;
+        let (_, expected) =
+            features_of_noise(original, open(&self.original)?).map_err(ImportError::Original)?;
         let difference = difference(&features, &expected)?;
         if let Some([height, width]) = self.feature.full_size
             && [height, width] != [map.height, map.width]
@@ -205,17 +196,13 @@ impl Cut {
         let input_size = spec.input_size;
         let map_shape = match input_size == self.native_size {
             true => map,
-            false => run(spec, open(&self.bytes)?)?.0,
+            false => features_of_noise(spec, open(&self.bytes)?)?.0,
         };
 
-        let text = toml::to_string(&self.description).expect("a description is plain TOML");
-        description_file.write_all(text.as_bytes())?;
-        description_file.publish()?;
-        model_file.write_all(&self.bytes)?;
-        model_file.publish()?;
+        let description = files.publish(&self.bytes, &self.description)?;
         Ok(Imported {
             model: to.to_owned(),
-            description: description_path,
+            description,
             digest: Digest::of(&self.bytes),
             size_bytes: self.bytes.len() as u64,
             input_size,
@@ -239,29 +226,6 @@ impl std::fmt::Display for Dropped {
         let weights = counted(self.initializers, "constant");
         write!(f, "{}, {weights}", counted(self.nodes, "node"))
     }
-}
-
-/// The features of a batch of noise.
-fn run(spec: Spec, engine: Box<dyn Engine>) -> Result<(MapShape, Vec<f32>), super::BackboneError> {
-    let batch = spec.batch.unwrap_or(BATCH);
-    let preprocessor = spec.preprocessor();
-    let mut noise = Stream::new(0, 0);
-    let mut input = vec![0.0; batch * preprocessor.len()];
-    for image in input.chunks_exact_mut(preprocessor.len()) {
-        let [height, width] = spec.input_size;
-        // From 0 to 255; the cast drops the fraction.
-        let pixels = (0..height * width * 3).map(|_| (noise.uniform() * 256.0) as u8);
-        let noise = RgbImage {
-            width,
-            height,
-            pixels: pixels.collect(),
-        };
-        preprocessor.apply(&noise, image);
-    }
-    let mut features = Vec::new();
-    let mut backbone = Backbone::new(spec, engine, batch);
-    let shape = backbone.run(&input, &mut features)?;
-    Ok((shape, features))
 }
 
 /// The largest difference, relative to the largest feature.

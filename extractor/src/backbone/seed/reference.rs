@@ -8,8 +8,7 @@
 
 use rayon::prelude::*;
 
-use super::architecture::{Architecture, ConvBn, EPSILON, pooled_side};
-use super::weights::LayerWeights;
+use crate::backbone::resnet50::{Architecture, ConvBn, LayerWeights, pooled_side};
 
 /// Output pixels that one task computes: their unrolled inputs stay in the cache.
 const TASK_PIXELS: usize = 16;
@@ -52,7 +51,7 @@ pub fn forward(
         if statistics == Statistics::Measure {
             (weights.mean, weights.variance) = moments(&output);
         }
-        normalise(weights, &mut output);
+        normalise(weights, architecture.epsilon, &mut output);
         output
     };
     let mut stem = conv_bn(&architecture.stem, images);
@@ -82,6 +81,8 @@ fn convolve(layer: &ConvBn, weights: &LayerWeights, input: &Maps) -> Maps {
     let side = layer.out_side(input.side);
     let channels = layer.out_channels;
     let panels = pack(layer, &weights.kernel_oihw);
+    let none = vec![0.0; channels];
+    let bias = weights.bias.as_ref().unwrap_or(&none);
     let mut data = vec![0.0; input.count * side * side * channels];
     data.par_chunks_mut(TASK_PIXELS * channels)
         .enumerate()
@@ -95,7 +96,7 @@ fn convolve(layer: &ConvBn, weights: &LayerWeights, input: &Maps) -> Maps {
             }
             for (panel_index, panel) in panels.chunks_exact(fan_in).enumerate() {
                 let channel = panel_index * TILE_CHANNELS;
-                let bias = &weights.bias[channel..channel + TILE_CHANNELS];
+                let bias = &bias[channel..channel + TILE_CHANNELS];
                 let tiles = output.chunks_mut(TILE_PIXELS * channels);
                 for (rows, tile) in inputs.chunks_exact(TILE_PIXELS * fan_in).zip(tiles) {
                     let sums = multiply(rows, panel);
@@ -192,12 +193,12 @@ fn moments(maps: &Maps) -> (Vec<f32>, Vec<f32>) {
 }
 
 /// BatchNorm in its inference form.
-fn normalise(weights: &LayerWeights, maps: &mut Maps) {
+fn normalise(weights: &LayerWeights, epsilon: f32, maps: &mut Maps) {
     let scale: Vec<f32> = weights
         .gamma
         .iter()
         .zip(&weights.variance)
-        .map(|(gamma, variance)| gamma / libm::sqrtf(variance + EPSILON))
+        .map(|(gamma, variance)| gamma / libm::sqrtf(variance + epsilon))
         .collect();
     for pixel in maps.data.chunks_exact_mut(maps.channels) {
         for (channel, value) in pixel.iter_mut().enumerate() {
@@ -261,7 +262,7 @@ mod tests {
         let (ones, zeros) = (vec![1.0; 8], vec![0.0; 8]);
         LayerWeights {
             kernel_oihw,
-            bias,
+            bias: Some(bias),
             gamma: ones.clone(),
             beta: zeros.clone(),
             mean: zeros,
@@ -294,7 +295,7 @@ mod tests {
                         sum += input.data[pixel * input.channels + ic] * weights.kernel_oihw[tap];
                     }
                 }
-                output.push(sum + weights.bias[oc]);
+                output.push(sum + weights.bias.as_ref().unwrap()[oc]);
             }
         }
         output

@@ -5,8 +5,8 @@
 
 use rayon::prelude::*;
 
-use super::architecture::{Architecture, ConvBn};
 use super::random::Stream;
+use crate::backbone::resnet50::{Architecture, ConvBn, LayerWeights};
 
 /// Gamma behind the last convolution of each of the sixteen blocks: 1 / sqrt(16), so that all
 /// branches together add about as much variance as one shortcut.
@@ -16,42 +16,23 @@ use super::random::Stream;
 /// (here 58 %), and a linear fit to them explained 19 % of the images' brightness (here 88 %).
 const BRANCH_GAMMA: f32 = 0.25;
 
-/// The weights of one convolution and its BatchNorm.
-#[derive(Debug, Clone, PartialEq)]
-pub struct LayerWeights {
-    /// [out, in, height, width]
-    pub kernel_oihw: Vec<f32>,
-    /// [out]
-    pub bias: Vec<f32>,
-    /// [out]
-    pub gamma: Vec<f32>,
-    /// [out]
-    pub beta: Vec<f32>,
-    /// [out], not trained
-    pub mean: Vec<f32>,
-    /// [out], not trained
-    pub variance: Vec<f32>,
-}
-
-impl LayerWeights {
-    fn seeded(layer: &ConvBn, seed: u64) -> LayerWeights {
-        let channels = layer.out_channels;
-        let fan_in = layer.fan_in();
-        let std = libm::sqrtf(2.0 / fan_in as f32);
-        let gamma = if layer.ends_block() {
-            BRANCH_GAMMA
-        } else {
-            1.0
-        };
-        let mut stream = Stream::new(seed, layer.index as u64);
-        LayerWeights {
-            kernel_oihw: stream.normals(channels * fan_in, std),
-            bias: vec![0.0; channels],
-            gamma: vec![gamma; channels],
-            beta: vec![0.0; channels],
-            mean: vec![0.0; channels],
-            variance: vec![1.0; channels],
-        }
+fn layer(layer: &ConvBn, seed: u64) -> LayerWeights {
+    let channels = layer.out_channels;
+    let fan_in = layer.fan_in();
+    let std = libm::sqrtf(2.0 / fan_in as f32);
+    let gamma = if layer.ends_block() {
+        BRANCH_GAMMA
+    } else {
+        1.0
+    };
+    let mut stream = Stream::new(seed, layer.index as u64);
+    LayerWeights {
+        kernel_oihw: stream.normals(channels * fan_in, std),
+        bias: Some(vec![0.0; channels]),
+        gamma: vec![gamma; channels],
+        beta: vec![0.0; channels],
+        mean: vec![0.0; channels],
+        variance: vec![1.0; channels],
     }
 }
 
@@ -60,6 +41,6 @@ pub fn seeded(architecture: &Architecture, seed: u64) -> Vec<LayerWeights> {
     let layers: Vec<&ConvBn> = architecture.layers().collect();
     layers
         .into_par_iter()
-        .map(|layer| LayerWeights::seeded(layer, seed))
+        .map(|described| layer(described, seed))
         .collect()
 }

@@ -1,4 +1,4 @@
-//! The backbone as an ONNX model, shaped like a Keras export: channels last outside, channels
+//! A ResNet50 as an ONNX model, shaped like a Keras export: channels last outside, channels
 //! first inside.
 //!
 //! Every list is written in one fixed order, so equal weights give equal bytes.
@@ -12,16 +12,16 @@ use onnx_protobuf::{
 };
 use protobuf::{Enum as _, EnumOrUnknown, MessageField};
 
-use super::architecture::{Architecture, ConvBn, EPSILON};
-use super::weights::LayerWeights;
+use super::LayerWeights;
+use super::architecture::{Architecture, ConvBn};
 
 /// ONNX operator set 17 and its file version 8: read by ONNX Runtime 1.12 and later.
 const OPSET: i64 = 17;
 const IR_VERSION: i64 = 8;
 
-/// Name of the model's input, [N, size, size, 3].
+/// Name of the model's input, [N, height, width, 3].
 pub const INPUT: &str = "input";
-/// Name of the model's output, [N, side, side, 2048].
+/// Name of the model's output, [N, h, w, 2048].
 pub const OUTPUT: &str = "features";
 
 /// What the file says about itself.
@@ -32,15 +32,23 @@ pub struct Label<'a> {
     pub metadata: &'a [(&'a str, String)],
 }
 
-/// The model's bytes for an input of `size` pixels a side.
+/// The model's bytes for an input of this height and width.
+///
+/// # Errors
+/// When they cannot be serialised.
 pub fn encode(
     architecture: &Architecture,
     weights: Vec<LayerWeights>,
-    size: usize,
+    input_size: [usize; 2],
     label: &Label<'_>,
 ) -> Result<Vec<u8>, protobuf::Error> {
-    let (side, channels) = architecture.output(size);
-    let mut graph = Graph::default();
+    let [height, width] = input_size;
+    let [(rows, channels), (columns, _)] = input_size.map(|side| architecture.output(side));
+    let mut graph = Graph {
+        epsilon: architecture.epsilon,
+        nodes: Vec::new(),
+        initializers: Vec::new(),
+    };
     for (layer, weights) in architecture.layers().zip(weights) {
         graph.weights(layer, weights);
     }
@@ -77,8 +85,8 @@ pub fn encode(
         node: graph.nodes,
         initializer: graph.initializers,
         doc_string: label.note.to_owned(),
-        input: vec![tensor_info(INPUT, [size, size, 3])],
-        output: vec![tensor_info(OUTPUT, [side, side, channels])],
+        input: vec![tensor_info(INPUT, [height, width, 3])],
+        output: vec![tensor_info(OUTPUT, [rows, columns, channels])],
         ..Default::default()
     };
     let entry = |&(key, ref value): &(&str, String)| StringStringEntryProto {
@@ -102,8 +110,8 @@ pub fn encode(
 }
 
 /// Nodes and weights as they are added.
-#[derive(Default)]
 struct Graph {
+    epsilon: f32,
     nodes: Vec<NodeProto>,
     initializers: Vec<TensorProto>,
 }
@@ -164,7 +172,11 @@ impl Graph {
             ints("strides", &[*stride as i64; 2]),
         ];
         let (kernel, bias) = (format!("{conv}/kernel"), format!("{conv}/bias"));
-        let convolved = self.node("Conv", &conv, &[input, &kernel, &bias], attributes);
+        let inputs: &[&str] = match self.has(&bias) {
+            true => &[input, &kernel, &bias],
+            false => &[input, &kernel],
+        };
+        let convolved = self.node("Conv", &conv, inputs, attributes);
         let statistics =
             ["gamma", "beta", "moving_mean", "moving_variance"].map(|part| format!("{bn}/{part}"));
         let [gamma, beta, mean, variance] = statistics.each_ref().map(String::as_str);
@@ -173,8 +185,14 @@ impl Graph {
             "BatchNormalization",
             &bn,
             &inputs,
-            vec![float("epsilon", EPSILON)],
+            vec![float("epsilon", self.epsilon)],
         )
+    }
+
+    fn has(&self, weights: &str) -> bool {
+        self.initializers
+            .iter()
+            .any(|tensor| tensor.name == weights)
     }
 
     fn weights(&mut self, layer: &ConvBn, weights: LayerWeights) {
@@ -195,7 +213,9 @@ impl Graph {
             });
         };
         add("conv/kernel", dims, weights.kernel_oihw);
-        add("conv/bias", vec![channels], weights.bias);
+        if let Some(bias) = weights.bias {
+            add("conv/bias", vec![channels], bias);
+        }
         add("bn/gamma", vec![channels], weights.gamma);
         add("bn/beta", vec![channels], weights.beta);
         add("bn/moving_mean", vec![channels], weights.mean);

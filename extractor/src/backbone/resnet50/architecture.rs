@@ -1,10 +1,32 @@
-//! The layers of ResNet50 v1 as Keras builds it without its top, as plain data.
+//! The layers of ResNet50 without its top, as plain data.
 //!
 //! The ONNX writer and the reference forward pass both walk this description, so they cannot
 //! disagree about a stride. Nothing here knows of weights or of file formats.
 
+/// Where the stride of a stage's first block sits. The same weights give other features in the other
+/// variant, and no error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Variant {
+    /// In the first 1x1 convolution: He et al. 2015, and Keras.
+    V1,
+    /// In the 3x3 convolution: torchvision and timm.
+    #[value(name = "v1.5")]
+    V1_5,
+}
+
+impl std::fmt::Display for Variant {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Variant::V1 => "v1",
+            Variant::V1_5 => "v1.5",
+        })
+    }
+}
+
 /// BatchNorm's epsilon in `tf.keras.applications`.
-pub const EPSILON: f32 = 1.001e-5;
+pub const KERAS_EPSILON: f32 = 1.001e-5;
+/// BatchNorm's epsilon in torchvision and timm.
+pub const TORCH_EPSILON: f32 = 1e-5;
 
 /// Bottleneck width, number of blocks and first stride of each of the four stages.
 const STAGES: [(usize, usize, usize); 4] = [(64, 3, 1), (128, 4, 2), (256, 6, 2), (512, 3, 2)];
@@ -55,22 +77,24 @@ pub struct Block {
     pub name: String,
     /// The projection of a stage's first block; later blocks add their input itself.
     pub shortcut: Option<ConvBn>,
-    /// 1x1 (which carries the stride: v1), 3x3, 1x1; ReLU behind the first two.
+    /// 1x1, 3x3, 1x1; the first or second carries the stride; ReLU behind both.
     pub branch: [ConvBn; 3],
 }
 
 /// The whole backbone: stem, max pool 3x3/2 behind one pixel of padding, sixteen blocks.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Architecture {
     /// 7x7/2 behind three pixels of padding.
     pub stem: ConvBn,
     /// All blocks of all stages, in order.
     pub blocks: Vec<Block>,
+    /// What every BatchNorm adds to its variance.
+    pub epsilon: f32,
 }
 
 impl Architecture {
     /// ResNet50.
-    pub fn resnet50() -> Architecture {
+    pub fn resnet50(variant: Variant, epsilon: f32) -> Architecture {
         let mut counter = 0;
         let mut layer = |name: String, (in_channels, out_channels), kernel, stride, pad| {
             let index = counter;
@@ -95,9 +119,13 @@ impl Architecture {
                 let stride = if block == 1 { first_stride } else { 1 };
                 let shortcut = (block == 1)
                     .then(|| layer(format!("{name}_0"), (channels, wide), 1, stride, 0));
+                let (first, second) = match variant {
+                    Variant::V1 => (stride, 1),
+                    Variant::V1_5 => (1, stride),
+                };
                 let branch = [
-                    layer(format!("{name}_1"), (channels, width), 1, stride, 0),
-                    layer(format!("{name}_2"), (width, width), 3, 1, 1),
+                    layer(format!("{name}_1"), (channels, width), 1, first, 0),
+                    layer(format!("{name}_2"), (width, width), 3, second, 1),
                     layer(format!("{name}_3"), (width, wide), 1, 1, 0),
                 ];
                 channels = wide;
@@ -108,7 +136,11 @@ impl Architecture {
                 });
             }
         }
-        Architecture { stem, blocks }
+        Architecture {
+            stem,
+            blocks,
+            epsilon,
+        }
     }
 
     /// Every convolution, in the order of [`ConvBn::index`].
@@ -126,8 +158,9 @@ impl Architecture {
         self.blocks
             .iter()
             .fold((pooled, self.stem.out_channels), |(side, _), block| {
-                // Only the first convolution of a block changes the side.
-                (block.branch[0].out_side(side), block.branch[2].out_channels)
+                let out_side = |side, layer: &ConvBn| layer.out_side(side);
+                let side = block.branch.iter().fold(side, out_side);
+                (side, block.branch[2].out_channels)
             })
     }
 }
@@ -147,10 +180,12 @@ mod tests {
 
     #[test]
     fn shapes_match_keras() {
-        let resnet = Architecture::resnet50();
-        assert_eq!(resnet.output(100), (4, 2048));
-        assert_eq!(resnet.output(224), (7, 2048));
-        assert_eq!(resnet.output(32), (1, 2048));
+        let resnet = Architecture::resnet50(Variant::V1, KERAS_EPSILON);
+        let later = Architecture::resnet50(Variant::V1_5, TORCH_EPSILON);
+        for (size, side) in [(100, 4), (224, 7), (33, 2), (32, 1)] {
+            assert_eq!(resnet.output(size), (side, 2048));
+            assert_eq!(later.output(size), (side, 2048));
+        }
         assert_eq!(resnet.stem.out_side(100), 50);
         assert_eq!(pooled_side(50), 25);
         assert_eq!(resnet.layers().count(), 53);
@@ -169,7 +204,7 @@ mod tests {
     /// Sides and channels written down from Keras's summary for (100, 100, 3).
     #[test]
     fn stages_match_keras() {
-        let resnet = Architecture::resnet50();
+        let resnet = Architecture::resnet50(Variant::V1, KERAS_EPSILON);
         let mut side = 25;
         let mut seen = Vec::new();
         for block in &resnet.blocks {
@@ -195,5 +230,11 @@ mod tests {
                 .all(|block| block.branch[1].stride == 1)
         );
         assert_eq!(resnet.blocks[3].branch[0].stride, 2);
+        // v1.5: the other way round.
+        let strides = |at: usize| {
+            let later = Architecture::resnet50(Variant::V1_5, TORCH_EPSILON);
+            later.blocks[at].branch.each_ref().map(|layer| layer.stride)
+        };
+        assert_eq!((strides(3), strides(4)), ([1, 2, 1], [1, 1, 1]));
     }
 }

@@ -46,6 +46,31 @@ PER_CLASS = 60
 SIDE = 32  # of the stand-in for the ImageNet ResNet50
 
 
+# Random weights in torchvision's names, as a user has trained ones.
+WEIGHTS = """
+import numpy as np
+from safetensors.numpy import save_file
+draw, tensors = np.random.default_rng(1), {}
+def convolution(name, norm, outputs, inputs, side):
+    scale = np.sqrt(2 / (inputs * side * side))
+    tensors[f"{name}.weight"] = (draw.standard_normal((outputs, inputs, side, side), np.float32) * scale).astype(np.float16)
+    for what, value in [("weight", 0.5), ("bias", 0), ("running_mean", 0), ("running_var", 1)]:
+        tensors[f"{norm}.{what}"] = np.full(outputs, value, np.float16)
+convolution("conv1", "bn1", 64, 3, 7)
+inputs = 64
+for stage, (blocks, width) in enumerate(zip([3, 4, 6, 3], [64, 128, 256, 512]), 1):
+    for block in range(blocks):
+        at = f"layer{stage}.{block}"
+        convolution(f"{at}.conv1", f"{at}.bn1", width, inputs, 1)
+        convolution(f"{at}.conv2", f"{at}.bn2", width, width, 3)
+        convolution(f"{at}.conv3", f"{at}.bn3", 4 * width, width, 1)
+        if block == 0:
+            convolution(f"{at}.downsample.0", f"{at}.downsample.1", 4 * width, inputs, 1)
+        inputs = 4 * width
+save_file(tensors, "resnet50.safetensors")
+"""
+
+
 class Nothing(BaseHTTPRequestHandler):
     """A server that has no file, and knows what it was asked for."""
 
@@ -118,6 +143,7 @@ class Desk:
             shutil.copy(folder / f"resnet50.{end}", data / "backbones" / f"resnet50.{end}")
         (folder / "flags.txt").write_text("--l2 0.1\n")
         self.other_inputs()
+        subprocess.run([PEERS_PYTHON, "-c", WEIGHTS], cwd=folder, check=True)
         test_data = os.environ.get("HEADSTART_TEST_DATA")
         if test_data:
             shutil.copy(Path(test_data) / "models" / "squeezenet1.1_classifier.onnx", folder / "squeezenet.onnx")

@@ -34,7 +34,10 @@ pub(super) const EXAMPLES: &[(&str, &[&str])] = &[
     ),
     (
         "backbone import",
-        &["extractor backbone import squeezenet.onnx --preset imagenet --input-size 100x100"],
+        &[
+            "extractor backbone import squeezenet.onnx --preset imagenet --input-size 100x100",
+            "extractor backbone import --weights resnet50.safetensors --preset imagenet",
+        ],
     ),
     ("backbone list", &["extractor backbone list"]),
     (

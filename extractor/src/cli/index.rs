@@ -135,7 +135,7 @@ pub fn make_part(
     if part.is_whole() {
         warn_of(data, &indexed);
     }
-    indexed.index.write(path, &data.path)?;
+    indexed.index = indexed.index.kept_in(path, &data.path)?;
     cache.update(path, &mut indexed.stamps, data.opened)?;
     if part.is_whole() {
         remove_parts(path);

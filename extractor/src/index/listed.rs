@@ -14,6 +14,7 @@ use std::sync::Arc;
 use rayon::prelude::*;
 
 use super::folder::{CHUNK, Indexed, Look, drop_others, look, renumber};
+use super::rows::{Held, Rows};
 use super::{DigestCache, Index, IndexError};
 use crate::digest::{Digest, ImageId};
 use crate::files::FileError;
@@ -123,22 +124,23 @@ impl Gathered<'_> {
         }
     }
 
-    /// Takes the ids from the index at `previous`, if it is the one of this digest; else forgets
-    /// all.
+    /// Takes the ids from the index at `previous`, if it is the one of this digest.
     fn remember(&mut self, listing: &Listing, previous: &Path, digest: Digest) {
+        let Ok(previous) = Index::read(previous) else {
+            return;
+        };
+        if previous.digest() != digest {
+            return;
+        }
+        let path = |position| listing.member(position).path;
         let (mut position, count) = (0, listing.len());
-        let ids = &mut self.ids;
-        let read = Index::visit(previous, |_, entry| {
-            let path = |position| listing.member(position).path;
+        for entry in previous.iter() {
             while position < count && compare_paths(path(position), entry.path).is_lt() {
                 position += 1;
             }
             if position < count && path(position) == entry.path {
-                ids[position] = entry.id;
+                self.ids[position] = entry.id;
             }
-        });
-        if !read.is_ok_and(|found| found == digest) {
-            ids.fill(UNKNOWN);
         }
     }
 
@@ -150,38 +152,50 @@ impl Gathered<'_> {
         one: impl Fn(usize, ImageId) -> T + Sync,
         mut take: impl FnMut(T) -> Result<Look, FileError>,
     ) -> Result<(), FileError> {
-        let order = listing.as_they_lie();
-        let at = |i: usize| order.as_ref().map_or(i, |order| order[i] as usize);
-        for start in (0..listing.len()).step_by(CHUNK) {
-            let mut chunk: Vec<usize> = (start..listing.len().min(start + CHUNK)).map(at).collect();
+        for mut piece in listing.as_they_lie() {
             if !self.dealt.is_all() {
-                let is_ours = |position: &usize| self.dealt.has(listing.member(*position).path);
-                let (ours, theirs) = chunk.into_iter().partition(is_ours);
-                self.others.extend::<Vec<usize>>(theirs);
-                chunk = ours;
+                let is_ours = |i: &u32| self.dealt.has(listing.member(*i as usize).path);
+                let (ours, theirs) = piece.into_iter().partition::<Vec<u32>, _>(is_ours);
+                self.others.extend(theirs.into_iter().map(|i| i as usize));
+                piece = ours;
             }
-            let ids = &self.ids;
-            let look = |position: &usize| one(*position, ids[*position]);
-            let found: Vec<T> = chunk.par_iter().map(look).collect();
-            for (position, found) in chunk.into_iter().zip(found) {
-                match take(found)? {
-                    Look::Image(id) => {
-                        self.ids[position] = id;
-                        continue;
-                    }
-                    Look::Clutter => self.ignored += 1,
-                    Look::Broken(why) => {
-                        self.transient += usize::from(why.transient);
-                        self.skipped.push(Skipped {
-                            path: listing.member(position).path.to_vec(),
-                            reason: why.reason,
-                        });
-                    }
-                }
-                self.others.push(position);
+            for chunk in piece.chunks(CHUNK) {
+                self.look_at(listing, chunk, &one, &mut take)?;
             }
         }
         self.others.sort_unstable();
+        Ok(())
+    }
+
+    /// Looks at the members at the positions `chunk` at once.
+    fn look_at<T: Send>(
+        &mut self,
+        listing: &Listing,
+        chunk: &[u32],
+        one: &(impl Fn(usize, ImageId) -> T + Sync),
+        take: &mut impl FnMut(T) -> Result<Look, FileError>,
+    ) -> Result<(), FileError> {
+        let ids = &self.ids;
+        let look = |position: &u32| one(*position as usize, ids[*position as usize]);
+        let found: Vec<T> = chunk.par_iter().map(look).collect();
+        for (position, found) in chunk.iter().zip(found) {
+            let position = *position as usize;
+            match take(found)? {
+                Look::Image(id) => {
+                    self.ids[position] = id;
+                    continue;
+                }
+                Look::Clutter => self.ignored += 1,
+                Look::Broken(why) => {
+                    self.transient += usize::from(why.transient);
+                    self.skipped.push(Skipped {
+                        path: listing.member(position).path.to_vec(),
+                        reason: why.reason,
+                    });
+                }
+            }
+            self.others.push(position);
+        }
         Ok(())
     }
 
@@ -203,7 +217,8 @@ impl Gathered<'_> {
         let mut paths = listing.paths.clone();
         let mut labels = listing.labels.clone();
         if !others.is_empty() {
-            drop_others(Arc::make_mut(&mut paths), &mut labels, &others);
+            let labels = Arc::make_mut(&mut labels);
+            drop_others(Arc::make_mut(&mut paths), labels, &others);
             let (mut others, mut positions) = (others.iter().peekable(), 0_usize..);
             ids.retain(|_| others.next_if_eq(&&positions.next().unwrap_or(0)).is_none());
         }
@@ -211,9 +226,11 @@ impl Gathered<'_> {
         Ok(Indexed {
             index: Index {
                 classes,
-                ids,
-                paths,
-                labels,
+                rows: Rows::Held(Held {
+                    ids: Arc::new(ids),
+                    paths,
+                    labels,
+                }),
             },
             skipped,
             transient,

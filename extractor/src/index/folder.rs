@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 
-use super::rows::{Held, Rows};
+use super::rows::{Held, Ids, Rows};
 use super::{DigestCache, Index, IndexError, Notes};
 use crate::decode::{self, Kind};
 use crate::digest::{Digest, ImageId};
@@ -107,7 +107,7 @@ impl Index {
             mut ignored,
         } = walk;
         let mut transient = 0;
-        let mut ids = Vec::with_capacity(paths.len());
+        let mut ids = cache.spool();
         let mut others = Vec::new(); // positions of files that are no images
         let mut stamps = cache.notes();
         for start in (0..paths.len()).step_by(CHUNK) {
@@ -117,7 +117,7 @@ impl Index {
                 match found {
                     Found::Image(stamp, id) => {
                         stamps.push(&stamp, &id)?;
-                        ids.push(id);
+                        ids.push(&id)?;
                         continue;
                     }
                     Found::Clutter => ignored += 1,
@@ -132,7 +132,7 @@ impl Index {
                 others.push(position);
             }
         }
-        if ids.is_empty() && skipped.is_empty() && dealt.is_all() {
+        if ids.len() == 0 && skipped.is_empty() && dealt.is_all() {
             return Err(IndexError::NoImages(root.to_owned()));
         }
         skipped.sort_by(|a, b| a.path.cmp(&b.path));
@@ -143,7 +143,7 @@ impl Index {
             index: Index {
                 classes,
                 rows: Rows::Held(Held {
-                    ids: Arc::new(ids),
+                    ids: Ids::Spooled(ids.finish()?, None),
                     paths: Arc::new(paths),
                     labels,
                 }),

@@ -26,6 +26,7 @@ mod listed;
 mod notes;
 mod prefix;
 mod rows;
+mod spool;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -56,7 +57,8 @@ pub struct Entry<'a> {
 
 /// The images of a data set: one entry an image file, ascending by path.
 ///
-/// While it is made, an entry takes its id (32 bytes), its path's bytes and 8 bytes more. One that was
+/// While one is made of a data set, an entry takes its path's bytes and 8 bytes more, and 4 more where
+/// images do not lie in the order of their paths: ids are in a temporary file. One that was
 /// read, or written with [`Index::kept_in`], stays in its file, which is mapped: data sets of many
 /// millions fit. A clone takes no memory.
 #[derive(Debug, Clone, Default)]
@@ -214,7 +216,7 @@ impl Index {
     fn for_each_id(&self, mut visit: impl FnMut(&[u32])) {
         let id = |position: u32| self.id(position as usize);
         for digit in 0..16 {
-            let ids = self.positions().zip(self.rows.ids().flatten());
+            let ids = self.positions().zip(self.rows.ids());
             let mut positions: Vec<u32> = ids
                 .filter(|(_, id)| id.0[0] >> 4 == digit)
                 .map(|(position, _)| position)

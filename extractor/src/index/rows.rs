@@ -21,9 +21,19 @@ pub(super) enum Rows {
 /// Rows in memory.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Held {
-    pub ids: Arc<Vec<ImageId>>,
+    pub ids: Ids,
     pub paths: Arc<Paths>,     // shared with a listing
     pub labels: Arc<Vec<i32>>, // -1: no label; likewise
+}
+
+/// The ids of rows in memory.
+#[derive(Debug, Clone)]
+pub(super) enum Ids {
+    /// By position.
+    Own(Arc<Vec<ImageId>>),
+    /// In the order in which they were found, [images, 32], and each row's number in that, if it is
+    /// not the rows' own.
+    Spooled(Buffer, Option<Arc<Vec<u32>>>),
 }
 
 /// Rows in a mapped file, in record batches of 2^`shift` rows, the last one excepted.
@@ -92,6 +102,26 @@ impl Filed {
     }
 }
 
+impl Default for Ids {
+    fn default() -> Ids {
+        Ids::Own(Arc::default())
+    }
+}
+
+impl Ids {
+    fn get(&self, position: usize) -> &ImageId {
+        match self {
+            Ids::Own(ids) => &ids[position],
+            Ids::Spooled(ids, ranks) => {
+                let rank = ranks
+                    .as_ref()
+                    .map_or(position, |ranks| ranks[position] as usize);
+                &bytemuck::cast_slice(ids)[rank]
+            }
+        }
+    }
+}
+
 impl Default for Rows {
     fn default() -> Rows {
         Rows::Held(Held::default())
@@ -101,14 +131,14 @@ impl Default for Rows {
 impl Rows {
     pub fn len(&self) -> usize {
         match self {
-            Rows::Held(held) => held.ids.len(),
+            Rows::Held(held) => held.len(),
             Rows::Filed(filed) => filed.count,
         }
     }
 
     pub fn id(&self, position: usize) -> &ImageId {
         match self {
-            Rows::Held(held) => &held.ids[position],
+            Rows::Held(held) => held.ids.get(position),
             Rows::Filed(filed) => {
                 let (batch, row) = filed.place(position);
                 &batch.ids()[row]
@@ -116,19 +146,20 @@ impl Rows {
         }
     }
 
-    /// The ids in order, in slices.
-    pub fn ids(&self) -> impl Iterator<Item = &[ImageId]> {
+    /// The ids, in order.
+    pub fn ids(&self) -> impl Iterator<Item = &ImageId> {
         let (held, filed) = match self {
-            Rows::Held(held) => (Some(&held.ids[..]), &[][..]),
-            Rows::Filed(filed) => (None, &filed.batches[..]),
+            Rows::Held(held) => (held.len(), &[][..]),
+            Rows::Filed(filed) => (0, &filed.batches[..]),
         };
-        held.into_iter().chain(filed.iter().map(Batch::ids))
+        let held = (0..held).map(|position| self.id(position));
+        held.chain(filed.iter().flat_map(Batch::ids))
     }
 
     pub fn entry(&self, position: usize) -> Entry<'_> {
         match self {
             Rows::Held(held) => Entry {
-                id: held.ids[position],
+                id: *held.ids.get(position),
                 path: held.paths.get(position),
                 label: u32::try_from(held.labels[position]).ok(),
             },
@@ -156,11 +187,21 @@ impl Rows {
 }
 
 impl Held {
+    fn len(&self) -> usize {
+        self.labels.len()
+    }
+
     pub fn push(&mut self, entry: &Entry) {
         let label = entry.label.map_or(-1, |label| {
             i32::try_from(label).expect("a class number fits 31 bits")
         });
-        Arc::make_mut(&mut self.ids).push(entry.id);
+        if let Ids::Spooled(..) = self.ids {
+            let ids = (0..self.len()).map(|position| *self.ids.get(position));
+            self.ids = Ids::Own(Arc::new(ids.collect()));
+        }
+        if let Ids::Own(ids) = &mut self.ids {
+            Arc::make_mut(ids).push(entry.id);
+        }
         Arc::make_mut(&mut self.paths).push(entry.path);
         Arc::make_mut(&mut self.labels).push(label);
     }

@@ -17,7 +17,9 @@
 //! The schema metadata MUST hold `headstart.format` = `index`, `headstart.version` = `1`,
 //! `headstart.root` (the absolute root folder, escaped as in [`crate::files::escape`])
 //! and `headstart.digest` ([`Index::digest`]). Rows MUST be in the order of the walk: ascending by
-//! path components, in any number of record batches. One id MAY occur more than once. A reader MUST refuse another version.
+//! path components, in any number of record batches. One id MAY occur more than once. A reader MUST refuse another
+//! version. A writer MUST give the file its name when it is complete, and MUST NOT change it then: it is
+//! memory-mapped.
 
 mod cache;
 mod file;
@@ -215,16 +217,22 @@ impl Index {
     /// passes, one a first digit, so that it takes next to no memory.
     fn for_each_id(&self, mut visit: impl FnMut(&[u32])) {
         let id = |position: u32| self.id(position as usize);
+        let mut positions = Vec::new();
         for digit in 0..16 {
             let ids = self.positions().zip(self.rows.ids());
-            let mut positions: Vec<u32> = ids
-                .filter(|(_, id)| id.0[0] >> 4 == digit)
-                .map(|(position, _)| position)
-                .collect();
-            positions.par_sort_unstable_by(|a, b| id(*a).cmp(id(*b)).then(a.cmp(b)));
-            positions
-                .chunk_by(|a, b| id(*a) == id(*b))
-                .for_each(&mut visit);
+            let ids = ids.filter(|(_, id)| id.0[0] >> 4 == digit);
+            // By the first bytes, which lie together; next to never by all, which do not.
+            let first = |id: &ImageId| u64::from_be_bytes(*id.0.first_chunk().expect("32 bytes"));
+            let mut keyed: Vec<(u64, u32)> = ids.map(|(i, id)| (first(id), i)).collect();
+            keyed.par_sort_unstable_by(|a, b| {
+                let by_id = || id(a.1).cmp(id(b.1)).then(a.1.cmp(&b.1));
+                a.0.cmp(&b.0).then_with(by_id)
+            });
+            for same in keyed.chunk_by(|a, b| a.0 == b.0 && id(a.1) == id(b.1)) {
+                positions.clear();
+                positions.extend(same.iter().map(|(_, position)| *position));
+                visit(&positions);
+            }
         }
     }
 }

@@ -24,8 +24,9 @@ The model. N processes, one a node, each `extractor features DATA --index INDEX 
     reads        image_bytes * n; the index; of each shard found its outline: the head, ids and views
                  of every record batch and the footer, in pages of 4,096 bytes, one after the other,
                  as many shards at once as there are threads
-    memory       49 bytes and the path an image of the whole index, in each process, and what the
-                 engine takes
+    memory       10 bytes a row of the store, in each process, and what the engine takes; the index,
+                 which is mapped, and the shards are page cache. Making the index takes the path and 8
+                 to 16 bytes an image instead
     requests     of an object store: a PUT a file (parts of a large one not counted), a LIST a thousand
                  files, for the outline of a shard 2 GETs and one a record batch; an outline is fetched
                  once and kept
@@ -505,7 +506,7 @@ def main():
 # Measured on two cores of an AMD EPYC with AVX-512.
 RATE = 47.0  # ResNet50, f32, 100x100, one thread, by processor time
 OPEN_ROW = 1.4e-6  # store inspect --index over 14 million rows, all of it
-BYTES = 78  # heap of that: 49 and the path
+BYTES = 10  # heap of that
 # An assumption.
 INDEX_RATE = 250e6
 

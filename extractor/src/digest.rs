@@ -11,7 +11,8 @@ use std::str::FromStr;
 use sha2::{Digest as _, Sha256};
 
 /// A SHA-256 digest, shown as 64 lowercase hexadecimal digits.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, bytemuck::Pod, bytemuck::Zeroable)]
+#[repr(transparent)] // so that 32 bytes of a mapped file are one
 pub struct Digest(pub [u8; 32]);
 
 /// The identity of an image: the digest of its file's bytes, never its path or its time stamps.

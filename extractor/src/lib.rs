@@ -4,6 +4,7 @@
 //! Data flows one way: [`walk`] -> [`index`] -> [`decode`] -> [`view`] -> [`preprocess`] -> [`engine`] ->
 //! [`store`]. Nothing in this crate knows of heads, splits or metrics.
 
+mod arrow_file;
 pub mod backbone;
 pub mod cli;
 pub mod decode;

@@ -95,6 +95,17 @@ impl Paths {
         self.bytes.truncate(kept_bytes);
     }
 
+    /// The paths at the positions `order`, in that order.
+    ///
+    /// # Panics
+    /// When there is none at one of them.
+    pub fn permuted(&self, order: &[u32]) -> Paths {
+        let size_bytes = order.iter().map(|i| self.get(*i as usize).len()).sum();
+        let mut paths = Paths::with_capacity(order.len(), size_bytes);
+        order.iter().for_each(|i| paths.push(self.get(*i as usize)));
+        paths
+    }
+
     /// Gives back the memory that nothing was put into.
     pub fn shrink_to_fit(&mut self) {
         self.bytes.shrink_to_fit();

@@ -98,10 +98,8 @@ fn a_dry_run_says_what_is_left_and_computes_nothing() {
         0,
         &["--dry-run", "--views", "identity,hflip"],
     );
-    assert_eq!(
-        [&dry["left"], &dry["counts"]["new"], &dry["dry_run"]],
-        [&8.into(), &0.into(), &true.into()]
-    );
+    assert_eq!([&dry["left"], &dry["counts"]["new"]], [8, 0]);
+    assert_eq!(dry["dry_run"], true);
     assert_eq!(dry["engine"], serde_json::Value::Null);
     assert!(!data.join("features").exists());
     assert_eq!(features(&data, &images, 0, &[])["counts"]["new"], 8);
@@ -109,7 +107,7 @@ fn a_dry_run_says_what_is_left_and_computes_nothing() {
     let mut command = common::features(&data, &images, 8);
     command.args(["--dry-run", "--views", "identity,hflip"]);
     let dry = json(&command.output().unwrap().stdout);
-    assert_eq!([&dry["rows"]["cached"], &dry["left"]], [&8, &8]);
+    assert_eq!([&dry["rows"]["cached"], &dry["left"]], [8, 8]);
     assert_eq!(features(&data, &images, 0, &["--dry-run"])["left"], 0);
 }
 

@@ -6,6 +6,7 @@
 //! no features. A side is an image's, so that all its views are on it; validation and test are of
 //! `identity` alone. Must not know about solvers.
 
+mod ids;
 mod joined;
 mod pixels;
 mod stores;
@@ -18,6 +19,7 @@ use extractor::index::{Index, IndexError};
 use extractor::store::{Store, StoreError};
 use extractor::view::{View, Views};
 
+pub use self::ids::Ids;
 pub use self::joined::Joined;
 pub(crate) use self::joined::must_have_classes;
 pub use self::pixels::PixelSet;

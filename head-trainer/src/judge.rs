@@ -12,7 +12,7 @@ use crate::split::Side;
 /// A side's images.
 #[derive(Clone, Debug)]
 pub struct Judgeable {
-    /// Ids `[N]`, ascending.
+    /// Ids `[N]`, ascending; none where no predictions are kept, which is on the training side.
     pub ids: Vec<ImageId>,
     /// Labels `[N]`.
     pub labels: Vec<u32>,

@@ -145,10 +145,10 @@ pub fn make_part(
             skipped_line(&first.path, &first.reason)
         );
     }
+    indexed.index = indexed.index.kept_in(path, &data.path)?;
     if part.is_whole() {
         warn_of(data, &indexed);
     }
-    indexed.index.write(path, &data.path)?;
     cache.update(path, &mut indexed.stamps, data.opened)?;
     if part.is_whole() {
         remove_parts(path);

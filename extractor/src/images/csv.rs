@@ -203,7 +203,7 @@ mod tests {
         let members = listing
             .paths
             .iter()
-            .zip(&listing.labels)
+            .zip(listing.labels.iter())
             .map(|(path, label)| {
                 let class = usize::try_from(*label).map_or("-", |c| &listing.classes[c]);
                 format!("{} {class}", crate::files::escape(path))

@@ -72,10 +72,10 @@ impl Dealt<'_> {
 
 impl<'a> Runs<'a> {
     fn of(listing: &'a Listing, part: Part) -> Runs<'a> {
-        let ranks = listing.as_they_lie().map(|order| {
-            let mut ranks = vec![0; order.len()];
-            for (rank, position) in order.iter().enumerate() {
-                ranks[*position as usize] = rank as u32;
+        let ranks = (!listing.lies_in_order()).then(|| {
+            let mut ranks = vec![0; listing.len()];
+            for (rank, position) in (0..).zip(listing.as_they_lie().flatten()) {
+                ranks[position as usize] = rank;
             }
             ranks
         });

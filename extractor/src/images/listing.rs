@@ -1,7 +1,8 @@
 //! What a manifest lists or an archive holds, in the order of an index.
 //!
-//! Takes a path's bytes and 8 bytes more a member, and 8 for its place in an archive. Must not know
-//! where the bytes are.
+//! Takes a path's bytes and 8 bytes more a member, and in an archive for its place nothing where
+//! members lie in the order of their paths, else 4 bytes, or 8 in an archive of more than 4 GB. Must
+//! not know where the bytes are.
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
@@ -27,16 +28,61 @@ pub(crate) struct Listing {
     /// Ascending (compared component by component). Shared with the index, so that they are in
     /// memory once.
     pub paths: Arc<Paths>,
-    /// For each member the number of its class in [`Listing::classes`]; -1: none.
-    pub labels: Vec<i32>,
+    /// For each member the number of its class in [`Listing::classes`]; -1: none. Shared likewise.
+    pub labels: Arc<Vec<i32>>,
     /// Class names in ascending order, those without members included.
     pub classes: Vec<String>,
     /// What is refused, with the reason.
     pub skipped: Vec<Skipped>,
     /// Hidden members, devices and the like.
     pub ignored: usize,
-    places: Vec<u64>, // empty for files
+    places: Places,
 }
+
+/// Where the members lie, by position.
+#[derive(Debug, Default)]
+enum Places {
+    /// Files: nowhere in particular.
+    #[default]
+    None,
+    /// Member i at i.
+    InOrder,
+    Small(Vec<u32>),
+    Large(Vec<u64>),
+}
+
+impl Places {
+    fn get(&self, position: usize) -> u64 {
+        match self {
+            Places::None => 0,
+            Places::InOrder => position as u64,
+            Places::Small(places) => u64::from(places[position]),
+            Places::Large(places) => places[position],
+        }
+    }
+
+    fn are_sorted(&self) -> bool {
+        match self {
+            Places::None | Places::InOrder => true,
+            Places::Small(places) => places.is_sorted(),
+            Places::Large(places) => places.is_sorted(),
+        }
+    }
+
+    /// Moves each to where `order` says that it comes from.
+    fn permute(self, order: &[u32]) -> Places {
+        let from = |i: &u32| *i as usize;
+        match self {
+            Places::None => Places::None,
+            Places::InOrder => Places::Small(order.to_vec()),
+            Places::Small(places) => Places::Small(order.iter().map(|i| places[from(i)]).collect()),
+            Places::Large(places) => Places::Large(order.iter().map(|i| places[from(i)]).collect()),
+        }
+    }
+}
+
+/// Pieces that [`Listing::as_they_lie`] gives an order in.
+const PIECES: u64 = 16;
 
 impl Listing {
     /// Number of members.
@@ -48,7 +94,7 @@ impl Listing {
     pub fn member(&self, position: usize) -> Member<'_> {
         Member {
             path: self.paths.get(position),
-            at: self.places.get(position).copied().unwrap_or(0),
+            at: self.places.get(position),
         }
     }
 
@@ -73,30 +119,42 @@ impl Listing {
 
     /// Drops the members of whose path `keep` says no.
     pub fn retain(&mut self, keep: impl Fn(&[u8]) -> bool) {
-        let kept: Vec<bool> = self.paths.iter().map(keep).collect();
-        Arc::make_mut(&mut self.paths).retain(|position| kept[position]);
-        let stays = || {
-            let mut kept = kept.iter();
-            move || kept.next().is_some_and(|kept| *kept)
-        };
-        let (mut label, mut place) = (stays(), stays());
-        self.labels.retain(|_| label());
-        self.places.retain(|_| place());
+        let count = self.len() as u32;
+        let order: Vec<u32> = (0..count)
+            .filter(|i| keep(self.paths.get(*i as usize)))
+            .collect();
+        let from = |i: &u32| *i as usize;
+        self.paths = Arc::new(self.paths.permuted(&order));
+        self.labels = Arc::new(order.iter().map(|i| self.labels[from(i)]).collect());
+        self.places = std::mem::take(&mut self.places).permute(&order);
     }
 
     /// Whether the members' bytes lie in the order of their paths.
     pub fn lies_in_order(&self) -> bool {
-        self.places.is_sorted()
+        self.places.are_sorted()
     }
 
-    /// The members in the order in which their bytes lie, where that is not the paths' order.
-    pub fn as_they_lie(&self) -> Option<Vec<u32>> {
-        if self.lies_in_order() {
-            return None;
-        }
-        let mut order: Vec<u32> = (0..self.len() as u32).collect();
-        order.par_sort_unstable_by_key(|&i| self.places[i as usize]);
-        Some(order)
+    /// The members in the order in which their bytes lie, piece by piece, so that it takes next to no
+    /// memory.
+    pub fn as_they_lie(&self) -> impl Iterator<Item = Vec<u32>> {
+        let count = self.len() as u32;
+        let in_order = self.lies_in_order();
+        let place = |position: u32| self.places.get(position as usize);
+        let end = match in_order {
+            true => u64::from(count),
+            false => (0..count).map(place).max().map_or(0, |last| last + 1),
+        };
+        let step = end.div_ceil(PIECES).max(1);
+        (0..PIECES).map(move |piece| {
+            let range = (piece * step).min(end)..((piece + 1) * step).min(end);
+            if in_order {
+                return (range.start as u32..range.end as u32).collect();
+            }
+            let mut positions: Vec<u32> =
+                (0..count).filter(|i| range.contains(&place(*i))).collect();
+            positions.par_sort_unstable_by_key(|i| place(*i));
+            positions
+        })
     }
 }
 
@@ -105,7 +163,8 @@ impl Listing {
 pub(super) struct Members {
     paths: Paths,
     labels: Vec<i32>,
-    places: Vec<u64>,
+    places: Vec<u64>, // empty for files, and for rows
+    are_rows: bool,
     classes: BTreeMap<String, i32>,
 }
 
@@ -119,7 +178,7 @@ impl Members {
             paths: Paths::with_capacity(count, bytes),
             labels: Vec::with_capacity(count),
             places: Vec::with_capacity(count),
-            classes: BTreeMap::new(),
+            ..Members::default()
         }
     }
 
@@ -147,7 +206,7 @@ impl Members {
 
     /// All members of an archive at once, at the places 0, 1, 2 and so on.
     pub fn rows(&mut self, paths: Paths, labels: Vec<i32>) {
-        self.places = (0..paths.len() as u64).collect();
+        self.are_rows = true;
         (self.paths, self.labels) = (paths, labels);
     }
 
@@ -165,42 +224,35 @@ impl Members {
         for label in self.labels.iter_mut().filter(|label| **label >= 0) {
             *label = numbers[*label as usize];
         }
-        let (mut paths, mut labels, mut places) = (self.paths, self.labels, self.places);
+        let (mut paths, mut labels) = (self.paths, self.labels);
         paths.shrink_to_fit();
         labels.shrink_to_fit();
-        places.shrink_to_fit();
+        let mut places = match (self.are_rows, self.places) {
+            (true, _) => Places::InOrder,
+            (false, places) if places.is_empty() => Places::None,
+            (false, places) => match places.iter().all(|place| u32::try_from(*place).is_ok()) {
+                true => Places::Small(places.iter().map(|place| *place as u32).collect()),
+                false => Places::Large(places),
+            },
+        };
         let count = u32::try_from(paths.len()).expect("fewer than 2^32 members");
-        let place = |i: u32| places.get(i as usize).copied().unwrap_or(0);
         let compare = |a: u32, b: u32| {
             let by_path = compare_paths(paths.get(a as usize), paths.get(b as usize));
             by_path.then_with(|| labels[a as usize].cmp(&labels[b as usize]))
         };
         if !(1..count).all(|i| compare(i - 1, i).is_lt()) {
             let mut order: Vec<u32> = (0..count).collect();
+            let place = |i: u32| places.get(i as usize);
             order.par_sort_unstable_by(|&a, &b| compare(a, b).then(place(a).cmp(&place(b))));
-            let (mut all, mut their) = (
-                Paths::with_capacity(paths.len(), paths.size_bytes()),
-                (
-                    Vec::with_capacity(labels.len()),
-                    Vec::with_capacity(places.len()),
-                ),
-            );
-            let mut last = None;
-            for &i in &order {
-                if last.replace(i).is_some_and(|last| compare(last, i).is_eq()) {
-                    continue;
-                }
-                all.push(paths.get(i as usize));
-                their.0.push(labels[i as usize]);
-                if !places.is_empty() {
-                    their.1.push(place(i));
-                }
-            }
-            (paths, (labels, places)) = (all, their);
+            order.dedup_by(|later, first| compare(*first, *later).is_eq());
+            // One after the other, so that no more than one is there twice.
+            paths = paths.permuted(&order);
+            labels = order.iter().map(|i| labels[*i as usize]).collect();
+            places = places.permute(&order);
         }
         Listing {
             paths: Arc::new(paths),
-            labels,
+            labels: Arc::new(labels),
             places,
             classes: self.classes.into_keys().collect(),
             skipped,
@@ -240,11 +292,12 @@ mod tests {
         let paths: Vec<_> = listing.paths.iter().collect();
         assert_eq!(paths, [&b"a/10"[..], b"a/2", b"a-b/1", b"b/1"]);
         assert_eq!(listing.classes, ["a", "a-b", "b", "z"]);
-        assert_eq!(listing.labels, [0, 0, 1, 2]);
+        assert_eq!(*listing.labels, [0, 0, 1, 2]);
         assert_eq!(listing.find(b"a-b/1").unwrap().at, 1);
         assert_eq!(listing.find(b"a/2").unwrap().at, 2);
         assert!(listing.find(b"a").is_none());
-        assert_eq!(listing.as_they_lie().unwrap(), [3, 2, 1, 0]);
+        assert!(!listing.lies_in_order());
+        assert!(listing.as_they_lie().flatten().eq([3, 2, 1, 0]));
     }
 
     #[test]
@@ -255,8 +308,9 @@ mod tests {
             members.file(b"1.jpg", class);
         }
         let listing = members.listing(Vec::new(), 0);
-        assert_eq!(listing.labels, [0, 1]);
-        assert_eq!(listing.as_they_lie(), None);
+        assert_eq!(*listing.labels, [0, 1]);
+        assert!(listing.lies_in_order());
+        assert!(listing.as_they_lie().flatten().eq([0, 1]));
     }
 
     proptest! {

@@ -278,31 +278,28 @@ impl Named {
             paths.shrink_to_fit();
         }
         self.labels.shrink_to_fit();
-        let name = self.paths.take().filter(different);
-        match name {
-            Some(paths) => {
-                let labels = self.labels;
-                self.members.rows(paths, labels)
-            }
-            None => {
-                let mut labels = self.labels.into_iter();
-                let mut at = 0;
-                for (file, rows) in files.iter().zip(rows) {
-                    let shard = file.file_name().unwrap_or_default().as_bytes();
-                    for (i, label) in (0..*rows).zip(&mut labels) {
-                        let number = format!("{i:08}").into_bytes();
-                        let path = match files.len() {
-                            1 => number,
-                            _ => [shard, b"/", &number].concat(),
-                        };
-                        self.members.member(&path, label, at);
-                        at += 1;
-                    }
-                }
-            }
-        }
+        let paths = self.paths.take().filter(different);
+        let paths = paths.unwrap_or_else(|| numbered(files, rows));
+        self.members.rows(paths, self.labels);
         self.members.listing(Vec::new(), 0)
     }
+}
+
+/// The rows' numbers, after their file's name where there are several.
+fn numbered(files: &[PathBuf], rows: &[usize]) -> Paths {
+    let mut paths = Paths::default();
+    for (file, rows) in files.iter().zip(rows) {
+        let shard = file.file_name().unwrap_or_default().as_bytes();
+        for number in 0..*rows {
+            let number = format!("{number:08}").into_bytes();
+            match files.len() {
+                1 => paths.push(&number),
+                _ => paths.push(&[shard, b"/", &number].concat()),
+            }
+        }
+    }
+    paths.shrink_to_fit();
+    paths
 }
 
 /// Whether no two paths are the same.

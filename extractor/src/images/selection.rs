@@ -239,25 +239,24 @@ impl DataSet {
             ));
         };
         let listing = &archive.listing;
-        let order = listing.as_they_lie();
-        let at = |i: usize| order.as_ref().map_or(i, |order| order[i] as usize);
         let mut left_out = Vec::new();
-        for start in (0..listing.len()).step_by(CHUNK) {
-            let chunk: Vec<usize> = (start..listing.len().min(start + CHUNK)).map(at).collect();
-            let found: Vec<io::Result<bool>> = chunk
-                .par_iter()
-                .map(|&position| {
-                    let kept = is_kept(archive, position, keep);
-                    on_image();
-                    kept
-                })
-                .collect();
-            for (position, kept) in chunk.into_iter().zip(found) {
-                match kept {
-                    Ok(true) => {}
-                    Ok(false) => left_out.push(position),
-                    Err(e) if io_is_transient(&e) => return Err(InputError::io(&self.path)(e)),
-                    Err(_) => {}
+        for piece in listing.as_they_lie() {
+            for chunk in piece.chunks(CHUNK) {
+                let found: Vec<io::Result<bool>> = chunk
+                    .par_iter()
+                    .map(|&position| {
+                        let kept = is_kept(archive, position as usize, keep);
+                        on_image();
+                        kept
+                    })
+                    .collect();
+                for (position, kept) in chunk.iter().zip(found) {
+                    match kept {
+                        Ok(true) => {}
+                        Ok(false) => left_out.push(*position as usize),
+                        Err(e) if io_is_transient(&e) => return Err(InputError::io(&self.path)(e)),
+                        Err(_) => {}
+                    }
                 }
             }
         }

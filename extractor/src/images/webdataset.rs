@@ -244,7 +244,7 @@ mod tests {
         };
         let skipped = listing.skipped.iter();
         let skipped = skipped.map(|s| format!("{}: {}", crate::files::escape(&s.path), s.reason));
-        let members = listing.paths.iter().zip(&listing.labels).map(line);
+        let members = listing.paths.iter().zip(listing.labels.iter()).map(line);
         Ok(Some(members.chain(skipped).collect()))
     }
 

@@ -28,6 +28,7 @@ use std::time::SystemTime;
 use xxhash_rust::xxh3::{Xxh3Default, xxh3_64};
 
 use super::notes::{Notes, RECORD_BYTES, STAMP_BYTES, parse, stamp_bytes};
+use super::spool::Spool;
 use crate::digest::ImageId;
 use crate::files::{self, FileError, Pending};
 use crate::numbers::Numbers;
@@ -103,7 +104,16 @@ impl DigestCache {
 
     /// Where to note down what the next cache is made of.
     pub fn notes(&self) -> Notes {
-        Notes::new(self.folder.clone().unwrap_or_else(std::env::temp_dir))
+        Notes::new(self.folder_of_temporary())
+    }
+
+    /// Where to put the ids that are found.
+    pub(super) fn spool(&self) -> Spool {
+        Spool::new(self.folder_of_temporary())
+    }
+
+    fn folder_of_temporary(&self) -> PathBuf {
+        self.folder.clone().unwrap_or_else(std::env::temp_dir)
     }
 
     /// Writes the cache of the files in `notes` for the index at `index`, unless it would say what

@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 
+use super::rows::{Held, Ids, Rows};
 use super::{DigestCache, Index, IndexError, Notes};
 use crate::decode::{self, Kind};
 use crate::digest::{Digest, ImageId};
@@ -106,7 +107,7 @@ impl Index {
             mut ignored,
         } = walk;
         let mut transient = 0;
-        let mut ids = Vec::with_capacity(paths.len());
+        let mut ids = cache.spool();
         let mut others = Vec::new(); // positions of files that are no images
         let mut stamps = cache.notes();
         for start in (0..paths.len()).step_by(CHUNK) {
@@ -116,7 +117,7 @@ impl Index {
                 match found {
                     Found::Image(stamp, id) => {
                         stamps.push(&stamp, &id)?;
-                        ids.push(id);
+                        ids.push(&id)?;
                         continue;
                     }
                     Found::Clutter => ignored += 1,
@@ -131,18 +132,21 @@ impl Index {
                 others.push(position);
             }
         }
-        if ids.is_empty() && skipped.is_empty() && dealt.is_all() {
+        if ids.len() == 0 && skipped.is_empty() && dealt.is_all() {
             return Err(IndexError::NoImages(root.to_owned()));
         }
         skipped.sort_by(|a, b| a.path.cmp(&b.path));
         drop_others(&mut paths, &mut labels, &others);
+        let mut labels = Arc::new(labels);
         let (classes, empty_classes) = renumber(classes, &mut labels);
         Ok(Indexed {
             index: Index {
                 classes,
-                ids,
-                paths: Arc::new(paths),
-                labels,
+                rows: Rows::Held(Held {
+                    ids: Ids::Spooled(ids.finish()?, None),
+                    paths: Arc::new(paths),
+                    labels,
+                }),
             },
             skipped,
             empty_classes,
@@ -181,10 +185,16 @@ pub(super) fn drop_others(paths: &mut Paths, labels: &mut Vec<i32>, others: &[us
 
 /// Takes away the classes without images, so that two classes stay two classes, and numbers the
 /// others anew: those that stay, and those that go.
-pub(super) fn renumber(classes: Vec<String>, labels: &mut [i32]) -> (Vec<String>, Vec<String>) {
+pub(super) fn renumber(
+    classes: Vec<String>,
+    labels: &mut Arc<Vec<i32>>,
+) -> (Vec<String>, Vec<String>) {
     let mut used = vec![false; classes.len()];
     for label in labels.iter().filter(|label| **label >= 0) {
         used[*label as usize] = true;
+    }
+    if used.iter().all(|used| *used) {
+        return (classes, Vec::new());
     }
     let mut numbers = Vec::with_capacity(classes.len());
     let (mut stay, mut go) = (Vec::new(), Vec::new());
@@ -192,7 +202,8 @@ pub(super) fn renumber(classes: Vec<String>, labels: &mut [i32]) -> (Vec<String>
         numbers.push(stay.len() as i32);
         if used { &mut stay } else { &mut go }.push(name);
     }
-    for label in labels.iter_mut().filter(|label| **label >= 0) {
+    let labels = Arc::make_mut(labels).iter_mut();
+    for label in labels.filter(|label| **label >= 0) {
         *label = numbers[*label as usize];
     }
     (stay, go)

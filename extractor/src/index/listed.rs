@@ -14,6 +14,8 @@ use std::sync::Arc;
 use rayon::prelude::*;
 
 use super::folder::{CHUNK, Indexed, Look, drop_others, look, renumber};
+use super::rows::{Held, Ids, Rows};
+use super::spool::Spool;
 use super::{DigestCache, Index, IndexError};
 use crate::digest::{Digest, ImageId};
 use crate::files::FileError;
@@ -58,7 +60,7 @@ impl Index {
                     on_file();
                     found
                 };
-                let mut gathered = Gathered::nothing(listing, &dealt);
+                let mut gathered = Gathered::nothing(listing, &dealt, cache.spool());
                 let mut absent = 0;
                 gathered.look(listing, one, |found| {
                     absent += usize::from(found.absent);
@@ -75,14 +77,14 @@ impl Index {
             }
             Source::Archive(archive, stamp) => {
                 let listing = &archive.listing;
-                let mut gathered = Gathered::nothing(listing, &dealt);
+                let mut gathered = Gathered::nothing(listing, &dealt, cache.spool());
                 for (index, digest) in cache.indexes(stamp) {
-                    gathered.remember(listing, &index, digest);
+                    gathered.known.add(listing, &index, digest);
                 }
-                let one = |position: usize, known: ImageId| {
-                    let look = match known == UNKNOWN {
-                        true => look_at_member(archive, listing.member(position)),
-                        false => Look::Image(known),
+                let one = |position: usize, known: Option<ImageId>| {
+                    let look = match known {
+                        None => look_at_member(archive, listing.member(position)),
+                        Some(id) => Look::Image(id),
                     };
                     on_file();
                     look
@@ -96,13 +98,57 @@ impl Index {
     }
 }
 
-/// The id of what was not looked at: no known bytes have it.
-const UNKNOWN: ImageId = Digest([0; 32]);
+/// Ids by position, of members that were looked at before. Takes 4 bytes a member, if there are any.
+#[derive(Default)]
+struct Known {
+    indexes: Vec<(u32, Index)>, // each with the number of its first entry, all numbered through
+    entries: Vec<u32>,          // of each member; UNKNOWN: none
+}
+
+const UNKNOWN: u32 = u32::MAX;
+
+impl Known {
+    /// Adds what the index at `previous` knows, if it is the one of this digest.
+    fn add(&mut self, listing: &Listing, previous: &Path, digest: Digest) {
+        let Ok(previous) = Index::read(previous) else {
+            return;
+        };
+        let last = self.indexes.last();
+        let first = last.map_or(0, |(first, index)| *first as usize + index.len());
+        if previous.digest() != digest || first + previous.len() > UNKNOWN as usize {
+            return;
+        }
+        let (mut position, count) = (0, listing.len());
+        self.entries.resize(count, UNKNOWN);
+        let path = |position| listing.member(position).path;
+        for (number, entry) in (first as u32..).zip(previous.iter()) {
+            while position < count && compare_paths(path(position), entry.path).is_lt() {
+                position += 1;
+            }
+            if position < count && path(position) == entry.path {
+                self.entries[position] = number;
+            }
+        }
+        self.indexes.push((first as u32, previous));
+    }
+
+    fn get(&self, position: usize) -> Option<ImageId> {
+        let number = *self.entries.get(position)?;
+        if number == UNKNOWN {
+            return None;
+        }
+        let later = self.indexes.partition_point(|(first, _)| *first <= number);
+        let (first, index) = &self.indexes[later - 1];
+        Some(*index.id((number - first) as usize))
+    }
+}
 
 /// What a listing's members were found to be.
 struct Gathered<'a> {
     dealt: &'a Dealt<'a>,
-    ids: Vec<ImageId>,  // of each member
+    known: Known,
+    ids: Spool,         // of the images, as they lie
+    ranks: Vec<u32>,    // of each member in `ids`; empty: as they lie is in the order of the paths
     others: Vec<usize>, // positions of members that are no images
     skipped: Vec<Skipped>,
     transient: usize,
@@ -110,35 +156,22 @@ struct Gathered<'a> {
 }
 
 impl Gathered<'_> {
-    fn nothing<'a>(listing: &Listing, dealt: &'a Dealt<'a>) -> Gathered<'a> {
+    fn nothing<'a>(listing: &Listing, dealt: &'a Dealt<'a>, ids: Spool) -> Gathered<'a> {
         let mut skipped = listing.skipped.clone();
         skipped.retain(|skipped| dealt.has(&skipped.path));
+        let ranks = match listing.lies_in_order() {
+            true => 0,
+            false => listing.len(),
+        };
         Gathered {
             dealt,
-            ids: vec![UNKNOWN; listing.len()],
+            known: Known::default(),
+            ids,
+            ranks: vec![0; ranks],
             others: Vec::new(),
             skipped,
             transient: 0,
             ignored: listing.ignored,
-        }
-    }
-
-    /// Takes the ids from the index at `previous`, if it is the one of this digest; else forgets
-    /// all.
-    fn remember(&mut self, listing: &Listing, previous: &Path, digest: Digest) {
-        let (mut position, count) = (0, listing.len());
-        let ids = &mut self.ids;
-        let read = Index::visit(previous, |_, entry| {
-            let path = |position| listing.member(position).path;
-            while position < count && compare_paths(path(position), entry.path).is_lt() {
-                position += 1;
-            }
-            if position < count && path(position) == entry.path {
-                ids[position] = entry.id;
-            }
-        });
-        if !read.is_ok_and(|found| found == digest) {
-            ids.fill(UNKNOWN);
         }
     }
 
@@ -147,41 +180,56 @@ impl Gathered<'_> {
     fn look<T: Send>(
         &mut self,
         listing: &Listing,
-        one: impl Fn(usize, ImageId) -> T + Sync,
+        one: impl Fn(usize, Option<ImageId>) -> T + Sync,
         mut take: impl FnMut(T) -> Result<Look, FileError>,
     ) -> Result<(), FileError> {
-        let order = listing.as_they_lie();
-        let at = |i: usize| order.as_ref().map_or(i, |order| order[i] as usize);
-        for start in (0..listing.len()).step_by(CHUNK) {
-            let mut chunk: Vec<usize> = (start..listing.len().min(start + CHUNK)).map(at).collect();
+        for mut piece in listing.as_they_lie() {
             if !self.dealt.is_all() {
-                let is_ours = |position: &usize| self.dealt.has(listing.member(*position).path);
-                let (ours, theirs) = chunk.into_iter().partition(is_ours);
-                self.others.extend::<Vec<usize>>(theirs);
-                chunk = ours;
+                let is_ours = |i: &u32| self.dealt.has(listing.member(*i as usize).path);
+                let (ours, theirs) = piece.into_iter().partition::<Vec<u32>, _>(is_ours);
+                self.others.extend(theirs.into_iter().map(|i| i as usize));
+                piece = ours;
             }
-            let ids = &self.ids;
-            let look = |position: &usize| one(*position, ids[*position]);
-            let found: Vec<T> = chunk.par_iter().map(look).collect();
-            for (position, found) in chunk.into_iter().zip(found) {
-                match take(found)? {
-                    Look::Image(id) => {
-                        self.ids[position] = id;
-                        continue;
-                    }
-                    Look::Clutter => self.ignored += 1,
-                    Look::Broken(why) => {
-                        self.transient += usize::from(why.transient);
-                        self.skipped.push(Skipped {
-                            path: listing.member(position).path.to_vec(),
-                            reason: why.reason,
-                        });
-                    }
-                }
-                self.others.push(position);
+            for chunk in piece.chunks(CHUNK) {
+                self.look_at(listing, chunk, &one, &mut take)?;
             }
         }
         self.others.sort_unstable();
+        Ok(())
+    }
+
+    /// Looks at the members at the positions `chunk` at once.
+    fn look_at<T: Send>(
+        &mut self,
+        listing: &Listing,
+        chunk: &[u32],
+        one: &(impl Fn(usize, Option<ImageId>) -> T + Sync),
+        take: &mut impl FnMut(T) -> Result<Look, FileError>,
+    ) -> Result<(), FileError> {
+        let known = &self.known;
+        let look = |position: &u32| one(*position as usize, known.get(*position as usize));
+        let found: Vec<T> = chunk.par_iter().map(look).collect();
+        for (position, found) in chunk.iter().zip(found) {
+            let position = *position as usize;
+            match take(found)? {
+                Look::Image(id) => {
+                    let rank = self.ids.push(&id)?;
+                    if let Some(of_member) = self.ranks.get_mut(position) {
+                        *of_member = rank;
+                    }
+                    continue;
+                }
+                Look::Clutter => self.ignored += 1,
+                Look::Broken(why) => {
+                    self.transient += usize::from(why.transient);
+                    self.skipped.push(Skipped {
+                        path: listing.member(position).path.to_vec(),
+                        reason: why.reason,
+                    });
+                }
+            }
+            self.others.push(position);
+        }
         Ok(())
     }
 
@@ -189,13 +237,15 @@ impl Gathered<'_> {
     fn assemble(self, path: &Path, listing: &Listing) -> Result<Indexed, IndexError> {
         let Gathered {
             dealt,
-            mut ids,
+            known: _,
+            ids,
+            mut ranks,
             others,
             mut skipped,
             transient,
             ignored,
         } = self;
-        if others.len() == ids.len() && skipped.is_empty() && dealt.is_all() {
+        if others.len() == listing.len() && skipped.is_empty() && dealt.is_all() {
             return Err(IndexError::NoImages(path.to_owned()));
         }
         skipped.sort_by(|a, b| a.path.cmp(&b.path));
@@ -203,17 +253,21 @@ impl Gathered<'_> {
         let mut paths = listing.paths.clone();
         let mut labels = listing.labels.clone();
         if !others.is_empty() {
-            drop_others(Arc::make_mut(&mut paths), &mut labels, &others);
+            let labels = Arc::make_mut(&mut labels);
+            drop_others(Arc::make_mut(&mut paths), labels, &others);
             let (mut others, mut positions) = (others.iter().peekable(), 0_usize..);
-            ids.retain(|_| others.next_if_eq(&&positions.next().unwrap_or(0)).is_none());
+            ranks.retain(|_| others.next_if_eq(&&positions.next().unwrap_or(0)).is_none());
         }
         let (classes, empty_classes) = renumber(listing.classes.clone(), &mut labels);
+        let ranks = (!listing.lies_in_order()).then_some(ranks);
         Ok(Indexed {
             index: Index {
                 classes,
-                ids,
-                paths,
-                labels,
+                rows: Rows::Held(Held {
+                    ids: Ids::Spooled(ids.finish()?, ranks.map(Arc::new)),
+                    paths,
+                    labels,
+                }),
             },
             skipped,
             transient,

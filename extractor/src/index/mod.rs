@@ -17,7 +17,9 @@
 //! The schema metadata MUST hold `headstart.format` = `index`, `headstart.version` = `1`,
 //! `headstart.root` (the absolute root folder, escaped as in [`crate::files::escape`])
 //! and `headstart.digest` ([`Index::digest`]). Rows MUST be in the order of the walk: ascending by
-//! path components, in any number of record batches. One id MAY occur more than once. A reader MUST refuse another version.
+//! path components, in any number of record batches. One id MAY occur more than once. A reader MUST refuse another
+//! version. A writer MUST give the file its name when it is complete, and MUST NOT change it then: it is
+//! memory-mapped.
 
 mod cache;
 mod file;
@@ -25,10 +27,11 @@ mod folder;
 mod listed;
 mod notes;
 mod prefix;
+mod rows;
+mod spool;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use arrow::error::ArrowError;
 use rayon::prelude::*;
@@ -37,11 +40,11 @@ use sha2::{Digest as _, Sha256};
 use crate::digest::{Digest, ImageId};
 use crate::files::FileError;
 use crate::images::InputError;
-use crate::paths::Paths;
 use crate::walk::WalkError;
 pub use cache::{DigestCache, part_path, remove_parts};
 pub use folder::{Indexed, identify};
 pub use notes::Notes;
+use rows::Rows;
 
 /// One image of a data set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,16 +59,24 @@ pub struct Entry<'a> {
 
 /// The images of a data set: one entry an image file, ascending by path.
 ///
-/// An entry takes its id (32 bytes), its path's bytes and 8 bytes more: data sets of many millions
-/// fit.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+/// While one is made of a data set, an entry takes its path's bytes and 8 bytes more, and 4 more where
+/// images do not lie in the order of their paths: ids are in a temporary file. One that was
+/// read, or written with [`Index::kept_in`], stays in its file, which is mapped: data sets of many
+/// millions fit. A clone takes no memory.
+#[derive(Debug, Clone, Default)]
 pub struct Index {
     /// Class names in ascending order; the position is the label number (Cat = 0, Dog = 1).
     pub classes: Vec<String>,
-    ids: Vec<ImageId>,
-    paths: Arc<Paths>, // shared with a listing
-    labels: Vec<i32>,  // -1: no label
+    rows: Rows,
 }
+
+impl PartialEq for Index {
+    fn eq(&self, other: &Index) -> bool {
+        self.classes == other.classes && self.iter().eq(other.iter())
+    }
+}
+
+impl Eq for Index {}
 
 /// The index cannot be made, read or written.
 #[derive(Debug, thiserror::Error)]
@@ -115,23 +126,19 @@ impl Index {
     /// # Panics
     /// When the label is not the number of a class.
     pub fn push(&mut self, entry: Entry) {
-        let label = entry.label.map_or(-1, |label| {
-            assert!((label as usize) < self.classes.len(), "a class has a name");
-            i32::try_from(label).expect("a class number fits 31 bits")
-        });
-        self.ids.push(entry.id);
-        Arc::make_mut(&mut self.paths).push(entry.path);
-        self.labels.push(label);
+        let is_class = |label| (label as usize) < self.classes.len();
+        assert!(entry.label.is_none_or(is_class), "a class has a name");
+        self.rows.held().push(&entry);
     }
 
     /// Number of entries.
     pub fn len(&self) -> usize {
-        self.ids.len()
+        self.rows.len()
     }
 
     /// Whether there is no entry.
     pub fn is_empty(&self) -> bool {
-        self.ids.is_empty()
+        self.len() == 0
     }
 
     /// The entry at a position.
@@ -139,11 +146,15 @@ impl Index {
     /// # Panics
     /// When there is none.
     pub fn entry(&self, position: usize) -> Entry<'_> {
-        Entry {
-            id: self.ids[position],
-            path: self.paths.get(position),
-            label: u32::try_from(self.labels[position]).ok(),
-        }
+        self.rows.entry(position)
+    }
+
+    /// The id of the entry at a position.
+    ///
+    /// # Panics
+    /// When there is none.
+    pub fn id(&self, position: usize) -> &ImageId {
+        self.rows.id(position)
     }
 
     /// All entries, in order.
@@ -154,6 +165,9 @@ impl Index {
     /// Digest of what the index says: every (id, path, class name) in order. The same data set
     /// gives the same digest wherever it lies.
     pub fn digest(&self) -> Digest {
+        if let Rows::Filed(filed) = &self.rows {
+            return filed.digest;
+        }
         let mut digester = Digester::new();
         for entry in self.iter() {
             digester.add(&entry, &self.classes);
@@ -189,7 +203,7 @@ impl Index {
             let mut labels = entries().filter_map(|entry| entry.label);
             let first = labels.next();
             if labels.any(|label| Some(label) != first) {
-                conflicts.insert(self.ids[positions[0] as usize], entries().collect());
+                conflicts.insert(*self.id(positions[0] as usize), entries().collect());
             }
         });
         conflicts
@@ -202,16 +216,23 @@ impl Index {
     /// Calls `visit` once an id with the positions of its entries; both ascending. In sixteen
     /// passes, one a first digit, so that it takes next to no memory.
     fn for_each_id(&self, mut visit: impl FnMut(&[u32])) {
-        let id = |position: u32| &self.ids[position as usize];
+        let id = |position: u32| self.id(position as usize);
+        let mut positions = Vec::new();
         for digit in 0..16 {
-            let mut positions: Vec<u32> = self
-                .positions()
-                .filter(|i| id(*i).0[0] >> 4 == digit)
-                .collect();
-            positions.par_sort_unstable_by(|a, b| id(*a).cmp(id(*b)).then(a.cmp(b)));
-            positions
-                .chunk_by(|a, b| id(*a) == id(*b))
-                .for_each(&mut visit);
+            let ids = self.positions().zip(self.rows.ids());
+            let ids = ids.filter(|(_, id)| id.0[0] >> 4 == digit);
+            // By the first bytes, which lie together; next to never by all, which do not.
+            let first = |id: &ImageId| u64::from_be_bytes(*id.0.first_chunk().expect("32 bytes"));
+            let mut keyed: Vec<(u64, u32)> = ids.map(|(i, id)| (first(id), i)).collect();
+            keyed.par_sort_unstable_by(|a, b| {
+                let by_id = || id(a.1).cmp(id(b.1)).then(a.1.cmp(&b.1));
+                a.0.cmp(&b.0).then_with(by_id)
+            });
+            for same in keyed.chunk_by(|a, b| a.0 == b.0 && id(a.1) == id(b.1)) {
+                positions.clear();
+                positions.extend(same.iter().map(|(_, position)| *position));
+                visit(&positions);
+            }
         }
     }
 }

@@ -4,7 +4,6 @@
 //! Must not know where the bytes come from.
 
 use std::path::Path;
-use std::sync::Arc;
 
 use arrow::array::{
     Array, FixedSizeBinaryArray, FixedSizeListArray, Float16Array, Float32Array, StringArray,
@@ -12,19 +11,11 @@ use arrow::array::{
 };
 use arrow::buffer::Buffer;
 use arrow::datatypes::{DataType, Schema};
-use arrow::ipc::convert::try_fb_to_schema;
-use arrow::ipc::reader::{FileDecoder, read_footer_length};
-use arrow::ipc::{Block, root_as_footer};
 
 use super::shard::{Batch, FORMAT, Shard, Values};
 use super::{Dtype, FORMAT_VERSION, IDENTITY, StoreKey};
+use crate::arrow_file::ArrowFile;
 use crate::backbone::MapShape;
-
-const MAGIC: &[u8; 6] = b"ARROW1";
-const TRAILER_BYTES: usize = 10; // footer length and magic
-
-/// Bytes that even an empty one has.
-pub(super) const LEAST_BYTES: usize = MAGIC.len() + TRAILER_BYTES;
 
 /// Why bytes are no shard of this format.
 #[derive(Debug)]
@@ -41,23 +32,10 @@ impl<T: Into<String>> From<T> for Misfit {
     }
 }
 
-/// The shard in `buffer`, of at least [`LEAST_BYTES`].
+/// The shard in `buffer`.
 pub(super) fn read(buffer: &Buffer, path: &Path) -> Result<Shard, Misfit> {
-    let length = buffer.len();
-    if &buffer[..MAGIC.len()] != MAGIC {
-        return Err("it does not begin as an Arrow file".into());
-    }
-    let trailer_start = length - TRAILER_BYTES;
-    let trailer = buffer[trailer_start..].try_into().expect("ten bytes");
-    let footer_length = read_footer_length(trailer)
-        .map_err(|_| "it does not end as an Arrow file (cut off?)".to_owned())?;
-    let footer_start = trailer_start
-        .checked_sub(footer_length)
-        .ok_or("its footer is longer than the file")?;
-    let footer = root_as_footer(&buffer[footer_start..trailer_start])
-        .map_err(|e| format!("its footer is damaged: {e}"))?;
-    let schema = footer.schema().ok_or("it has no schema")?;
-    let schema = try_fb_to_schema(schema).map_err(|e| format!("its schema is damaged: {e}"))?;
+    let file = ArrowFile::open(buffer)?;
+    let schema = &file.schema;
 
     let metadata = |key: &str| {
         let value = schema.metadata().get(key);
@@ -76,15 +54,10 @@ pub(super) fn read(buffer: &Buffer, path: &Path) -> Result<Shard, Misfit> {
         serde_json::from_str(key).map_err(|e| format!("its key is damaged: {e}"))?;
     let provenance = serde_json::from_str(metadata("headstart.provenance")?)
         .map_err(|e| format!("its provenance is damaged: {e}"))?;
-    let shape = map_shape(&schema, key.dtype)?;
+    let shape = map_shape(schema, key.dtype)?;
 
-    let checksums = footer
-        .custom_metadata()
-        .and_then(|all| {
-            all.iter()
-                .find(|kv| kv.key() == Some("headstart.checksums"))
-        })
-        .and_then(|kv| kv.value())
+    let checksums = file
+        .footer_metadata("headstart.checksums")
         .ok_or("its footer lacks the checksums")?;
     let checksums: Vec<&str> =
         serde_json::from_str(checksums).map_err(|e| format!("its checksums are damaged: {e}"))?;
@@ -94,19 +67,9 @@ pub(super) fn read(buffer: &Buffer, path: &Path) -> Result<Shard, Misfit> {
         .collect();
     let checksums = checksums.map_err(|_| "its checksums are damaged")?;
 
-    let blocks: Vec<&Block> = footer.recordBatches().into_iter().flatten().collect();
-    must_not_overlap(&blocks, footer_start)?;
-    let schema = Arc::new(schema);
-    let decoder = FileDecoder::new(schema, footer.version()).with_require_alignment(true);
     let mut batches = Vec::with_capacity(checksums.len());
-    for block in blocks {
-        let (from, len) = block_range(block, footer_start)?;
-        let data = buffer.slice_with_length(from, len);
-        let batch = decoder
-            .read_record_batch(block, &data)
-            .map_err(|e| format!("record batch {}: {e}", batches.len()))?
-            .ok_or("it has an empty block")?;
-        let batch = columns(&batch, shape)
+    for batch in file.batches(true)? {
+        let batch = columns(&batch?, shape)
             .ok_or_else(|| format!("record batch {} has other columns", batches.len()))?;
         batches.push(batch);
     }
@@ -120,7 +83,7 @@ pub(super) fn read(buffer: &Buffer, path: &Path) -> Result<Shard, Misfit> {
         shape,
         batches,
         checksums,
-        len_bytes: length as u64,
+        len_bytes: buffer.len() as u64,
     })
 }
 
@@ -138,28 +101,6 @@ fn other_version(version: &str, key: &str) -> Misfit {
         )
         .into(),
     }
-}
-
-/// A footer that lists a block twice would make many rows of few bytes.
-fn must_not_overlap(blocks: &[&Block], end: usize) -> Result<(), String> {
-    let ranges: Result<Vec<_>, _> = blocks.iter().map(|b| block_range(b, end)).collect();
-    let mut ranges = ranges?;
-    ranges.sort_unstable();
-    match ranges.is_sorted_by(|(from, len), (next, _)| from + len <= *next) {
-        true => Ok(()),
-        false => Err("two of its record batches overlap".to_owned()),
-    }
-}
-
-fn block_range(block: &Block, end: usize) -> Result<(usize, usize), String> {
-    let range = || {
-        let from = usize::try_from(block.offset()).ok()?;
-        let metadata = usize::try_from(block.metaDataLength()).ok()?;
-        let body = usize::try_from(block.bodyLength()).ok()?;
-        let len = metadata.checked_add(body)?;
-        (from.checked_add(len)? <= end).then_some((from, len))
-    };
-    range().ok_or_else(|| "a record batch lies outside the file".to_owned())
 }
 
 /// The tensor shape in the schema, checked against the list's length.

@@ -17,9 +17,9 @@ use memmap2::{Advice, Mmap};
 /// The file must not be truncated or changed as long as the buffer lives: its bytes would change
 /// under a shared reference, and reading beyond a new end raises SIGBUS. So map nothing but what
 /// is never changed once it has its name: published shards, which are so by the store's contract,
-/// and the trainer's files of pooled features, by theirs (they are renamed into place whole and
-/// never opened for writing again; removing one is safe, the map keeps it alive), or a file of
-/// this process's own that has no name. Whoever overwrites a published file in place breaks this
+/// the index files and the trainer's files of pooled features, by theirs (they are renamed into
+/// place whole and never opened for writing again; removing or replacing one is safe, the map keeps
+/// it alive), or a file of this process's own that has no name. Whoever overwrites a published file in place breaks this
 /// contract.
 ///
 /// # Errors

@@ -12,7 +12,7 @@ use arrow::ipc::reader::read_footer_length;
 use arrow::ipc::{root_as_footer, root_as_message};
 use bytes::Bytes;
 
-use super::layout::LEAST_BYTES;
+use crate::arrow_file::LEAST_BYTES;
 
 /// The footer is read with this much before it, which is all of it but in very large shards.
 const TAIL_BYTES: u64 = 16 << 10;

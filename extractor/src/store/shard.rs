@@ -34,6 +34,7 @@ use xxhash_rust::xxh3::Xxh3Default;
 use super::folder::unfit;
 use super::layout::{self, Misfit};
 use super::{IDENTITY, Provenance, StoreError, StoreKey, map};
+use crate::arrow_file::LEAST_BYTES;
 use crate::backbone::MapShape;
 use crate::digest::{Digest, ImageId};
 use crate::files::FileError;
@@ -128,7 +129,7 @@ impl Shard {
         }
         let file = File::open(path).map_err(opening())?;
         let length = file.metadata().map_err(FileError::new("read", path))?.len();
-        if length < layout::LEAST_BYTES as u64 {
+        if length < LEAST_BYTES as u64 {
             return Err(wrong(
                 format!("{length} bytes are too short for one").into(),
             ));

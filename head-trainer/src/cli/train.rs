@@ -301,7 +301,7 @@ impl Inputs<'_> {
         let judged = judge(&choices, |side| {
             let rows_of = dataset.rows_on(side);
             Judgeable {
-                ids: dataset.ids_of(&rows_of),
+                ids: dataset.predicted_ids_of(side, &rows_of),
                 labels: dataset.labels_of(&rows_of),
                 logits: Logits::of(&fit.head, rows, &rows_of),
             }

@@ -10,6 +10,7 @@ use extractor::index::{Entry, Index};
 use extractor::store::{IDENTITY, RowRef, Store};
 use rayon::prelude::*;
 
+use super::ids::Ids;
 use super::{DatasetError, LeftOut, SplitSource};
 use crate::split::file::{Resolved, SplitFile, SplitFileError, SplitHeader, SplitOrigin};
 use crate::split::{self, Side, SplitMode, SplitPlan};
@@ -27,7 +28,7 @@ pub struct Joined {
     /// Names of the classes, two or more.
     pub classes: Vec<String>,
     /// Ids, ascending.
-    pub ids: Vec<ImageId>,
+    pub ids: Ids,
     /// Labels, below K. The first [`Joined::ids`] ones are the images'; those of further rows, such
     /// as other views, may follow.
     pub labels_n: Vec<u32>,
@@ -68,8 +69,9 @@ impl Joined {
 
         let images = labelled.images();
         let total = images.len();
-        let (mut ids, mut labels_n, mut sides_n) = (Vec::new(), Vec::new(), Vec::new());
-        let (mut rows, mut missing): (Vec<RowRef>, usize) = (Vec::new(), 0);
+        let mut entries = Vec::with_capacity(total);
+        let (mut labels_n, mut sides_n) = (Vec::with_capacity(total), Vec::with_capacity(total));
+        let (mut rows, mut missing): (Vec<RowRef>, usize) = (Vec::with_capacity(total), 0);
         for chunk in images.chunks(CHUNK) {
             let row = |image: &u32| store.locate(&labelled.image(*image).0, IDENTITY);
             let found: Vec<Option<RowRef>> = chunk.par_iter().map(row).collect();
@@ -77,7 +79,7 @@ impl Joined {
                 let (id, label) = labelled.image(*image);
                 match found {
                     Some(row) => {
-                        ids.push(id);
+                        entries.push(labelled.labelled[*image as usize]);
                         labels_n.push(label);
                         sides_n.push(sides[*image as usize]);
                         rows.push(row);
@@ -98,7 +100,7 @@ impl Joined {
             index_digest,
             split,
             classes: index.classes.clone(),
-            ids,
+            ids: Ids::new(index.clone(), entries),
             labels_n,
             sides_n,
             left_out,
@@ -109,9 +111,10 @@ impl Joined {
     /// Numbers of the images on `side`, ascending: those of their `identity` rows.
     pub fn rows_on(&self, side: Side) -> Vec<u32> {
         let numbers = 0..u32::try_from(self.sides_n.len()).expect("an image number fits 32 bits");
-        numbers
-            .filter(|&i| self.sides_n[i as usize] == side)
-            .collect()
+        let count = self.sides_n.iter().filter(|s| **s == side).count();
+        let mut rows = Vec::with_capacity(count);
+        rows.extend(numbers.filter(|&i| self.sides_n[i as usize] == side));
+        rows
     }
 
     /// Labels of `rows`.
@@ -122,6 +125,14 @@ impl Joined {
     /// Ids of `images`.
     pub fn ids_of(&self, images: &[u32]) -> Vec<ImageId> {
         images.iter().map(|&i| self.ids[i as usize]).collect()
+    }
+
+    /// Ids of `images`, which are on `side`, if predictions of that side are kept; else none.
+    pub fn predicted_ids_of(&self, side: Side, images: &[u32]) -> Vec<ImageId> {
+        match side {
+            Side::Train => Vec::new(),
+            Side::Validation | Side::Test => self.ids_of(images),
+        }
     }
 
     /// Images on `side`, of each class.
@@ -154,7 +165,7 @@ fn labelled(index: &Index) -> (Vec<u32>, LeftOut) {
         conflicting: conflicts.len(),
         ..LeftOut::default()
     };
-    let (mut labelled, mut unlabelled) = (Vec::new(), BTreeSet::new());
+    let (mut labelled, mut unlabelled) = (Vec::with_capacity(index.len()), BTreeSet::new());
     for (position, entry) in (0..).zip(index.iter()) {
         if conflicts.contains_key(&entry.id) {
             continue;
@@ -210,7 +221,7 @@ impl<'a> Labelled<'a> {
             let by_id = || id(a.1).cmp(&id(b.1)).then(a.1.cmp(&b.1));
             a.0.cmp(&b.0).then_with(by_id)
         });
-        let mut numbers: Vec<u32> = keyed.into_iter().map(|(_, number)| number).collect();
+        let mut numbers: Vec<u32> = keyed.iter().map(|(_, number)| *number).collect();
         numbers.dedup_by_key(|number| id(*number));
         numbers
     }
@@ -259,10 +270,10 @@ fn resolve_split(
             if let (Some(file), Some(resolved)) = (found, sides) {
                 return Ok(told(file, resolved, labelled));
             }
-            let images = labelled.images().into_iter();
-            let images: Vec<(ImageId, u32)> = images.map(|i| labelled.image(i)).collect();
-            let sides = plan.assign(&images)?;
-            let ids = images.iter().map(|(id, _)| *id);
+            let images = labelled.images();
+            let image = |i: u32| labelled.image(images[i as usize]);
+            let sides = plan.assign_all(images.len(), image)?;
+            let ids = images.iter().map(|i| labelled.image(*i).0);
             split::file::write(path, &header, ids.zip(sides))?;
             drop(images);
             SplitFile::read(path)?

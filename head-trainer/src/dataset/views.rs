@@ -12,7 +12,7 @@ use extractor::files::{counted, grouped};
 use extractor::store::{IDENTITY, RowRef, Store};
 use extractor::view::{ParseViewsError, View, Views};
 
-use super::DatasetError;
+use super::{DatasetError, Ids};
 
 /// What views to train on, as asked for.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -40,7 +40,7 @@ impl FromStr for WantedViews {
 pub(super) fn resolve(
     wanted: &WantedViews,
     store: &Store,
-    ids: &[ImageId],
+    ids: &Ids,
     train: &[u32],
 ) -> Result<Views, DatasetError> {
     let total = train.len();
@@ -123,13 +123,16 @@ impl TrainRows {
     /// row i of the first ones is the `identity` of image i.
     pub fn add(
         store: &Store,
-        ids: &[ImageId],
+        ids: &Ids,
         train: &[u32],
         views: &Views,
         all: &mut Vec<RowRef>,
     ) -> TrainRows {
         let names: Vec<String> = views.iter().map(View::to_string).collect();
-        let (mut rows, mut starts, mut added) = (Vec::new(), vec![0], Vec::new());
+        let mut rows = Vec::with_capacity(train.len() * names.len());
+        let mut starts = Vec::with_capacity(train.len() + 1);
+        starts.push(0);
+        let mut added = Vec::new();
         let number = |count: usize| u32::try_from(count).expect("a row number fits 32 bits");
         let mut lacking = 0;
         for &image in train {

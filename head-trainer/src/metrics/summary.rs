@@ -70,8 +70,10 @@ impl Metrics {
         let classes = logits.classes();
         let scaled = logits.divided_by(decision.temperature);
         let basic = Basic::of(&scaled, labels)?;
-        let predicted: Vec<u32> = logits.iter().map(|z| decision.class(z)).collect();
-        let confusion = ConfusionMatrix::of(labels, &predicted, classes);
+        let mut confusion = ConfusionMatrix::new(classes);
+        for (logits_o, label) in logits.iter().zip(labels) {
+            confusion.count(*label, decision.class(logits_o));
+        }
         let (roc_auc, pr_auc, probabilities) = match classes {
             2 => {
                 // Logits, since probabilities near 0 and 1 make ties.

@@ -7,7 +7,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::confusion::ConfusionMatrix;
-use super::ranking::{ties, totals};
+use super::ranking::Ranked;
 
 /// What a threshold is to be best at.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -91,8 +91,8 @@ pub fn choose_threshold(
     let stray = probabilities.iter().find(|p| !(0.0..=1.0).contains(*p));
     assert_eq!(stray, None, "a probability outside [0, 1]");
     criterion.check();
-    let ties = ties(probabilities, positive);
-    let (positives, negatives) = totals(&ties);
+    let ranked = Ranked::of(probabilities, positive);
+    let (positives, negatives) = ranked.totals();
     if positives == 0 || negatives == 0 {
         return None;
     }
@@ -105,9 +105,9 @@ pub fn choose_threshold(
     };
     let mut above = 1.0_f64;
     let mut best: Option<(f64, f64, Cut)> = None;
-    for at in 0..=ties.len() {
-        let below = ties.get(at).map_or(0.0, |tie| f64::from(tie.score));
-        if at == ties.len() && above == 0.0 {
+    for tie in ranked.ties().map(Some).chain([None]) {
+        let below = tie.map_or(0.0, |tie| f64::from(tie.score));
+        if tie.is_none() && above == 0.0 {
             break; // the last rows have probability 0
         }
         let threshold = (above + below) / 2.0;
@@ -119,7 +119,7 @@ pub fn choose_threshold(
         if better {
             best = Some((threshold, value, cut));
         }
-        if let Some(tie) = ties.get(at) {
+        if let Some(tie) = tie {
             cut.hits += tie.positives;
             cut.false_alarms += tie.negatives;
             above = below;

@@ -154,7 +154,8 @@ impl<'a> Problem<'a> {
         if starts.last().map(|end| *end as usize) != Some(self.train.len()) {
             return Err(ProblemError::Group { image: images });
         }
-        self.train_starts = Some(starts);
+        // Where every row is an image, there is nothing to choose from.
+        self.train_starts = (images < self.train.len()).then_some(starts);
         Ok(self)
     }
 

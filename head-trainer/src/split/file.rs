@@ -39,6 +39,9 @@ pub(super) const VERSION: &str = "v1";
 /// Bytes of a file that hold the header of one of our own.
 const HEAD_BYTES: u64 = 4096;
 
+/// Lines of a file of our own before its rows.
+const USUAL_HEADER_LINES: usize = 6;
+
 /// Images that a message names before it stops.
 const EXAMPLES: usize = 3;
 
@@ -198,7 +201,7 @@ impl SplitFile {
         &self,
         entries: impl Iterator<Item = (ImageId, &'a [u8])> + Clone,
     ) -> Result<Resolved, SplitFileError> {
-        let mut used = Used::default();
+        let mut used = Used::of(self.rows.len());
         let sides: Vec<Option<Side>> = match &self.rows {
             ParsedSplit::ById(rows) => {
                 let side = |(id, _)| rows.get(&id).map(|placed| used.side(placed));
@@ -265,13 +268,20 @@ fn lossy(path: &[u8]) -> String {
 }
 
 /// Rows of a file that were asked for, by line.
-#[derive(Default)]
 struct Used {
     lines: Vec<bool>,
     count: usize,
 }
 
 impl Used {
+    /// For a file of about so many rows.
+    fn of(rows: usize) -> Used {
+        Used {
+            lines: vec![false; rows + USUAL_HEADER_LINES + 1],
+            count: 0,
+        }
+    }
+
     /// The side of a row, which counts as used now.
     fn side(&mut self, placed: Placed) -> Side {
         let line = placed.line as usize;

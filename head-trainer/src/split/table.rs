@@ -34,11 +34,12 @@ pub enum ParsedSplit {
     ByPath(HashMap<Vec<u8>, Placed>),
 }
 
-/// Rows by id, ascending. Takes 41 bytes a row, as a file may have many millions.
+/// Rows by id, ascending. Takes 38 bytes a row, as a file may have many millions.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PlacedIds {
     ids: Vec<ImageId>,
-    placed: Vec<Placed>,
+    sides: Vec<Side>,
+    lines: Vec<u32>,
     ends: Vec<u32>, // of each run of ids that begin alike, as `run` says
 }
 
@@ -68,41 +69,52 @@ impl PlacedIds {
         let end = *self.ends.get(run)? as usize;
         let start = run.checked_sub(1).map_or(0, |run| self.ends[run] as usize);
         let found = self.ids[start..end].binary_search(id).ok();
-        found.map(|at| self.placed[start + at])
+        found.map(|at| self.placed(start + at))
+    }
+
+    fn placed(&self, row: usize) -> Placed {
+        Placed {
+            side: self.sides[row],
+            line: self.lines[row],
+        }
+    }
+
+    /// Adds a row of the file.
+    fn push(&mut self, id: ImageId, placed: Placed) {
+        push(&mut self.ids, id);
+        push(&mut self.sides, placed.side);
+        push(&mut self.lines, placed.line);
     }
 
     /// Brings rows in the order of the file into that of the ids, one an image.
-    fn of(ids: Vec<ImageId>, placed: Vec<Placed>) -> Result<PlacedIds, TableError> {
-        let mut rows = PlacedIds {
-            ends: vec![0; ids.len() / RUN + 1],
-            ids,
-            placed,
-        };
-        rows.sort()?;
-        let runs = rows.ends.len();
-        for id in &rows.ids {
-            rows.ends[run(id, runs)] += 1;
+    fn sorted(mut self) -> Result<PlacedIds, TableError> {
+        self.sort()?;
+        let runs = self.ids.len() / RUN + 1;
+        self.ends = vec![0; runs];
+        for id in &self.ids {
+            self.ends[run(id, runs)] += 1;
         }
         let mut end = 0;
-        for rows in &mut rows.ends {
+        for rows in &mut self.ends {
             end += *rows;
             *rows = end;
         }
-        Ok(rows)
+        Ok(self)
     }
 
     fn sort(&mut self) -> Result<(), TableError> {
         if self.ids.is_sorted_by(|a, b| a < b) {
             return Ok(()); // as this program writes them
         }
-        let rows = self.ids.iter().copied().zip(self.placed.iter().copied());
-        let mut rows: Vec<(ImageId, Placed)> = rows.collect();
-        rows.sort_unstable_by_key(|(id, placed)| (*id, placed.line));
-        let copies = rows.chunk_by(|a, b| a.0 == b.0);
+        let id = |row: &usize| self.ids[*row];
+        let mut order: Vec<usize> = (0..self.ids.len()).collect();
+        order.sort_by_key(id); // copies by line
+        let copies = order.chunk_by(|a, b| id(a) == id(b));
         let other_side = copies.filter_map(|copies| {
-            let first = copies[0].1;
-            let other = copies.iter().find(|(_, other)| other.side != first.side);
-            other.map(|(id, second)| (*id, first, *second))
+            let first = self.placed(copies[0]);
+            let placed = copies.iter().map(|row| self.placed(*row));
+            let second = placed.into_iter().find(|other| other.side != first.side);
+            second.map(|second| (id(&copies[0]), first, second))
         });
         if let Some((id, first, second)) = other_side.min_by_key(|(.., second)| second.line) {
             let name = format!("image {id}");
@@ -112,10 +124,21 @@ impl PlacedIds {
                 second,
             });
         }
-        rows.dedup_by_key(|(id, _)| *id);
-        (self.ids, self.placed) = rows.into_iter().unzip();
+        order.dedup_by_key(|row| id(row));
+        self.ids = order.iter().map(id).collect();
+        self.sides = order.iter().map(|row| self.sides[*row]).collect();
+        self.lines = order.iter().map(|row| self.lines[*row]).collect();
         Ok(())
     }
+}
+
+/// Adds an item and, where there is no room, little more than it needs: twice the room of many
+/// millions is much.
+fn push<T>(to: &mut Vec<T>, item: T) {
+    if to.len() == to.capacity() {
+        to.reserve_exact(to.len() / 16 + 1024);
+    }
+    to.push(item);
 }
 
 impl ParsedSplit {
@@ -198,7 +221,7 @@ pub(super) fn parse(file: impl BufRead) -> Result<ParsedSplit, TableError> {
         .trim(csv::Trim::All)
         .from_reader(Lines::of(file));
     let (key, split) = columns(reader.byte_headers()?)?;
-    let (mut ids, mut placed_ids) = (Vec::new(), Vec::new());
+    let mut by_id = PlacedIds::default();
     let mut by_path = HashMap::new();
     let mut record = ByteRecord::new();
     while reader.read_byte_record(&mut record)? {
@@ -215,8 +238,7 @@ pub(super) fn parse(file: impl BufRead) -> Result<ParsedSplit, TableError> {
                 let id = id
                     .parse()
                     .map_err(|source| TableError::Id { line, source })?;
-                ids.push(id);
-                placed_ids.push(placed);
+                by_id.push(id, placed);
             }
             Key::Path(path) => {
                 let path = &record[path];
@@ -230,7 +252,7 @@ pub(super) fn parse(file: impl BufRead) -> Result<ParsedSplit, TableError> {
         }
     }
     Ok(match key {
-        Key::Id(_) => ParsedSplit::ById(PlacedIds::of(ids, placed_ids)?),
+        Key::Id(_) => ParsedSplit::ById(by_id.sorted()?),
         _ => ParsedSplit::ByPath(by_path),
     })
 }

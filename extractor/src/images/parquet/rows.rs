@@ -26,6 +26,8 @@ const BLOCK_BYTES: usize = 16 << 20;
 const MAX_BLOCK_BYTES: usize = 64 << 20;
 /// Blocks are kept until they are together larger than this.
 const KEPT_BYTES: usize = 256 << 20;
+/// Or more than these, where rows are asked for about in their order.
+const KEPT_IN_ORDER: usize = 256;
 
 const LIMITS: Limits = Limits {
     page_bytes: 512 << 20,
@@ -251,15 +253,18 @@ impl Rows {
         slot
     }
 
-    /// A block was decoded; the oldest ones leave.
-    fn count(&self, place: Place, size_bytes: usize) {
+    /// A block was decoded; the oldest ones leave, of more than `most` in any case.
+    fn count(&self, place: Place, size_bytes: usize, most: usize) {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let mut blocks = kept.blocks.iter_mut();
         if let Some((.., size)) = blocks.rfind(|(p, ..)| *p == place) {
             *size = size_bytes;
             kept.size_bytes += size_bytes;
         }
-        while kept.size_bytes > self.kept_bytes && kept.blocks.len() > 1 {
+        let few = kept.blocks.len().min(most);
+        while kept.blocks.len() > few.max(1)
+            || (kept.size_bytes > self.kept_bytes && kept.blocks.len() > 1)
+        {
             let oldest = kept.blocks.pop_front();
             kept.size_bytes -= oldest.map_or(0, |(.., size)| size);
         }
@@ -304,7 +309,7 @@ fn size(block: &Block) -> usize {
         Image::Bytes(bytes) => bytes.len(),
         Image::TooLarge | Image::None => 0,
     };
-    block.iter().map(bytes).sum()
+    block.iter().map(bytes).sum::<usize>() + block.len() * size_of::<Image>()
 }
 
 impl Rows {
@@ -320,10 +325,12 @@ fn unreadable(error: ParquetError) -> String {
     format!("its row cannot be read: {error}")
 }
 
-impl Container for Rows {
-    fn with(
+impl Rows {
+    /// Gives `use_it` a row of a block that is kept, with `most` others at most.
+    fn with_block(
         &self,
         at: u64,
+        most: usize,
         use_it: &mut dyn FnMut(&mut dyn Read) -> io::Result<()>,
     ) -> io::Result<()> {
         let (number, shard, row) = self.locate(at);
@@ -332,7 +339,7 @@ impl Container for Rows {
         let slot = self.slot(place);
         let decode = || {
             let block = self.block(place).map_err(unreadable)?;
-            self.count(place, size(&block));
+            self.count(place, size(&block), most);
             Ok(block)
         };
         match slot.get_or_init(decode) {
@@ -343,6 +350,16 @@ impl Container for Rows {
             Err(reason) => Err(io::Error::other(reason.clone())),
         }
     }
+}
+
+impl Container for Rows {
+    fn with(
+        &self,
+        at: u64,
+        use_it: &mut dyn FnMut(&mut dyn Read) -> io::Result<()>,
+    ) -> io::Result<()> {
+        self.with_block(at, KEPT_IN_ORDER, use_it)
+    }
 
     fn with_alone(
         &self,
@@ -351,7 +368,7 @@ impl Container for Rows {
     ) -> io::Result<()> {
         let sizes = self.shards.iter().map(|shard| shard.size_bytes);
         if sizes.fold(0, usize::saturating_add) <= self.kept_bytes {
-            return self.with(at, use_it); // all of them are kept
+            return self.with_block(at, usize::MAX, use_it); // all of them are kept
         }
         let (_, shard, row) = self.locate(at);
         let image = shard.alone(row).map_err(unreadable);

@@ -106,7 +106,7 @@ pub(super) fn train(
     let judged = judge(&choices, |side| {
         let rows = set.rows_on(side);
         Judgeable {
-            ids: set.ids_of(&rows),
+            ids: set.predicted_ids_of(side, &rows),
             labels: set.labels_of(&rows),
             logits: fit.network.logits(set, &rows),
         }

@@ -6,22 +6,27 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 use extractor::backbone::Model;
 use extractor::cli::common::{Outcome, OutputArgs, set_threads};
+use extractor::cli::download::Shown;
 use extractor::cli::engine::{open_backbone, open_bytes};
 use extractor::engine::Provider;
+use extractor::fetch::Conditions;
 use extractor::files::{Pending, escape_path, grouped};
 use extractor::store::StoreKey;
 use serde_json::json;
 
 use super::predict::open::{OpenedModel, Opener};
 use crate::export::check::{cases, compare};
-use crate::export::{Parts, fuse};
+use crate::export::web::folder::Staged;
+use crate::export::web::package::{self, Engine};
+use crate::export::{Parts, fuse, web};
 use crate::head::Head;
 use crate::predict::Predictor;
 use crate::run::RunRecord;
 
 /// For `--help`.
-const EXAMPLES: &str =
-    "Example:\n  head-trainer export RUN --onnx model.onnx --license BSD-3-Clause";
+const EXAMPLES: &str = "Examples:
+  head-trainer export RUN --onnx model.onnx --license BSD-3-Clause
+  head-trainer export RUN --web page && python3 -m http.server --bind 127.0.0.1 --directory page";
 
 /// Pictures that are checked together, where the backbone takes any number.
 const TOGETHER: usize = 2;
@@ -38,6 +43,10 @@ pub struct Args {
     /// size, probabilities and the number of the class out.
     #[arg(long, value_name = "FILE", group = "what")]
     onnx: Option<PathBuf>,
+    /// Write a folder with a page that classifies images in the browser, for any server of static
+    /// files. Fetches ONNX Runtime's WebAssembly build into DATA_DIR/web, once (33 MB).
+    #[arg(long, value_name = "DIR", group = "what")]
+    web: Option<PathBuf>,
     /// Write the head alone: its weights for pooled features, with what they are for.
     #[arg(long, value_name = "FILE", group = "what")]
     safetensors: Option<PathBuf>,
@@ -58,10 +67,11 @@ pub struct Args {
     threads: Option<u16>,
 }
 
-/// What was written as ONNX.
+/// The fused model, checked.
 struct Fused {
-    file: PathBuf,
-    bytes: usize,
+    bytes: Vec<u8>,
+    /// Images that it takes at once.
+    images: usize,
     largest_difference: f32,
 }
 
@@ -88,6 +98,16 @@ impl Args {
         };
         let (head, backbone, key) = *model;
         let metadata = metadata(&opened.record, &key, self.license.as_deref());
+        // What can fail for outer reasons comes before the costly work.
+        let pending = self.onnx.as_deref().map(|file| {
+            Pending::new(file).with_context(|| format!("cannot write {}", escape_path(file)))
+        });
+        let pending = pending.transpose()?;
+        let page = self.web.as_deref().map(|folder| {
+            Page::new(folder, output)
+                .with_context(|| format!("cannot write the page {}", escape_path(folder)))
+        });
+        let page = page.transpose()?;
         let mut text = format!("run          {folder}\n");
         if let Some(file) = &self.safetensors {
             let mut described = head.clone();
@@ -95,33 +115,48 @@ impl Args {
             described.save(file)?;
             text += &format!("head         {}\n", escape_path(file));
         }
-        let fused = self.onnx.as_deref().map(|file| {
-            write_fused(
-                file,
-                head,
-                backbone,
-                &key,
-                &metadata,
-                threads,
-                &output.data_dir,
-            )
-            .with_context(|| format!("cannot write {}", escape_path(file)))
-        });
-        let fused = fused.transpose()?;
-        if let Some(fused) = &fused {
+        let mut largest_difference = None;
+        let (mut onnx, mut page_folder) = (None, None);
+        if pending.is_some() || page.is_some() {
+            let name = name(&head, &backbone);
+            let fused = fused(&head, backbone, &key, &metadata, threads, &output.data_dir)
+                .with_context(|| format!("cannot make one model of {folder}"))?;
+            largest_difference = Some(fused.largest_difference);
+            if let Some(mut pending) = pending {
+                pending.write_all(&fused.bytes)?;
+                let file = escape_path(&pending.publish()?);
+                text += &format!("model        {file}\n");
+                onnx = Some(file);
+            }
+            if let Some(page) = page {
+                let files = web::files(&web::Parts {
+                    name: &name,
+                    head: &head,
+                    model: &fused.bytes,
+                    images: fused.images,
+                    exif: key.exif,
+                    provenance: &metadata,
+                    engine: &page.engine,
+                });
+                let written = escape_path(&page.staged.publish(&files)?);
+                text += &format!(
+                    "page         {written} (python3 -m http.server --directory serves it)\n"
+                );
+                page_folder = Some(written);
+            }
             text += &format!(
-                "model        {}\nsize         {} bytes\ndifference   {:.1e} at most to the run's own \
-                 probabilities, on pictures of several sizes\n",
-                escape_path(&fused.file),
-                grouped(fused.bytes as u64),
+                "size         {} bytes\ndifference   {:.1e} at most to the run's own probabilities, on \
+                 pictures of several sizes\n",
+                grouped(fused.bytes.len() as u64),
                 fused.largest_difference
             );
         }
         output.print(
             &json!({
                 "run": folder,
-                "onnx": fused.as_ref().map(|f| escape_path(&f.file)),
-                "largest_difference": fused.as_ref().map(|f| f.largest_difference),
+                "onnx": onnx,
+                "web": page_folder,
+                "largest_difference": largest_difference,
                 "safetensors": self.safetensors.as_deref().map(escape_path),
             }),
             &text,
@@ -130,18 +165,46 @@ impl Args {
     }
 }
 
-/// Makes the fused model, checks it, and only then lets `file` appear.
-fn write_fused(
-    file: &Path,
-    head: Head,
+/// A page under way: its engine is there, and its folder may be written.
+struct Page {
+    staged: Staged,
+    engine: Engine,
+}
+
+impl Page {
+    fn new(folder: &Path, output: &OutputArgs) -> anyhow::Result<Page> {
+        let staged = Staged::new(folder)?;
+        let mut shown = Shown::new(output.quiet);
+        let conditions = Conditions::default();
+        let engine = package::fetch(&output.data_dir, &conditions, &mut |e| shown.hear(e));
+        shown.finish();
+        Ok(Page {
+            staged,
+            engine: engine?,
+        })
+    }
+}
+
+/// What a page is called.
+fn name(head: &Head, backbone: &Model) -> String {
+    let classes = match &head.classes[..] {
+        [a, b] => format!("{a} or {b}"),
+        [a, b, c] => format!("{a}, {b} or {c}"),
+        many => format!("{} classes", many.len()),
+    };
+    format!("{classes}: a head on {}", backbone.spec.name)
+}
+
+/// Makes the fused model and checks it.
+fn fused(
+    head: &Head,
     model: Model,
     key: &StoreKey,
     metadata: &BTreeMap<String, String>,
     threads: usize,
     data_dir: &Path,
 ) -> anyhow::Result<Fused> {
-    let mut pending = Pending::new(file)?;
-    let (bytes, spec, decision) = (model.bytes().to_vec(), model.spec.clone(), head.decision);
+    let (bytes, spec) = (model.bytes().to_vec(), model.spec.clone());
     let backbone = open_backbone(model, Provider::Cpu, threads, TOGETHER, data_dir)?;
     let mut predictor = Predictor::of_head(head.clone(), backbone, key);
     let mut expected = cases(&mut predictor, spec.batch.unwrap_or(TOGETHER))?;
@@ -151,19 +214,18 @@ fn write_fused(
     let map_layout = predictor.map_layout().context("the backbone did not run")?;
     drop(predictor);
     let fused = fuse(&Parts {
-        head: &head,
+        head,
         backbone: &bytes,
         spec: &spec,
         map_layout,
         dtype: key.dtype,
         metadata,
     })?;
-    pending.write_all(&fused)?;
     let mut engine = open_bytes(&fused, Provider::Cpu, threads, data_dir)?;
-    let largest_difference = compare(&mut engine, &expected, decision)?;
+    let largest_difference = compare(&mut engine, &expected, head.decision)?;
     Ok(Fused {
-        file: pending.publish()?,
-        bytes: fused.len(),
+        bytes: fused,
+        images: spec.batch.unwrap_or(1),
         largest_difference,
     })
 }

@@ -166,6 +166,7 @@ test-all: test ## all tests: adds the slow ones and the Python peers
 	$(PYTHON) scripts/test_export_model.py
 	$(PYTHON) scripts/test_web.py
 	$(PYTHON) scripts/test_parity.py
+	$(PYTHON) scripts/test_keras.py
 	$(PYTHON) scripts/scale_model.py --check --exact-only
 	$(PYTHON) scripts/test_remote.py
 	$(PYTHON) scripts/test_slurm.py

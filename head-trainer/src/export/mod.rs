@@ -20,10 +20,11 @@
 //! and metadata; only a tensor that is called like one of the interface is renamed.
 //!
 //! [`check`] compares such a model with the predictor that it was made of, [`web`] makes a page that
-//! runs it. Must not know of command lines or runs.
+//! runs it; [`keras`] makes a Keras model of the same parts instead. Must not know of command lines or runs.
 
 pub mod check;
 mod graph;
+pub mod keras;
 mod names;
 mod stages;
 pub mod web;

@@ -72,12 +72,11 @@ class KerasModel(unittest.TestCase):
         images = self.data / name
         common = [images, "--backbone", backbone, "--preset", preset]
         self.run_json(EXTRACTOR, "features", *common)
-        places = [images, "--backbone", backbone, *(["--preset", preset] if preset != "unit" else [])]
-        run = self.run_json(HEAD_TRAINER, "train", *places, *flags)[0]["run"]
+        run = self.run_json(HEAD_TRAINER, "train", *common, *flags)[0]["run"]
         return run, sorted(images.glob("*/*.png"))
 
-    def check(self, name, outputs, *flags):
-        run, images = self.trained(name, self.backbone, *flags)
+    def check(self, name, outputs, preset, *flags):
+        run, images = self.trained(name, self.backbone, *flags, preset=preset)
         script = self.data / f"{name}.py"
         written = self.run_json(HEAD_TRAINER, "export", run, "--keras", script, "--license", "MIT")[0]
         self.assertEqual(Path(written["keras"]), script)
@@ -111,10 +110,10 @@ class KerasModel(unittest.TestCase):
         self.assertEqual(subprocess.run(command, capture_output=True).returncode, 1)
 
     def test_two_classes_have_a_sigmoid(self):
-        self.check("two", 1, "--standardize", "--temperature", "--threshold", "youden")
+        self.check("two", 1, "caffe", "--standardize", "--temperature", "--threshold", "youden")
 
     def test_three_classes_have_a_softmax(self):
-        self.check("three", 3, "--standardize")
+        self.check("three", 3, "unit", "--standardize")
 
     def test_another_backbone_is_refused(self):
         other = self.data / "backbones" / "other.onnx"

@@ -225,10 +225,11 @@ fn a_page_whose_engine_cannot_be_had_leaves_nothing() {
     // A mirror with another file.
     let mirror = data.join("mirror/onnxruntime-web/-");
     fs::create_dir_all(&mirror).unwrap();
-    fs::write(mirror.join("onnxruntime-web-1.30.0.tgz"), "other").unwrap();
+    let file = fs::File::create(mirror.join("onnxruntime-web-1.30.0.tgz")).unwrap();
+    file.set_len(33_106_585).unwrap(); // the right size, and nothing in it
     let url = format!("file://{}", data.join("mirror").display());
     let other = refused_page(data, &run, &url, &page, 1);
-    assert!(other.contains("expected"), "{other}");
+    assert!(other.contains("has SHA-256"), "{other}");
     // A folder of somebody else is refused before anything is asked for.
     let theirs = data.join("theirs");
     fs::create_dir(&theirs).unwrap();

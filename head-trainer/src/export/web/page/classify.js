@@ -78,10 +78,50 @@
     say("Ready");
   }
 
+  // An image's parts without what says how a camera was held: browsers turn images by it whatever they are asked for.
+  async function asStored(file) {
+    const bytes = new Uint8Array(await file.arrayBuffer());
+    const view = new DataView(bytes.buffer);
+    const reads = (text, at) => at + text.length <= bytes.length
+      && [...text].every((c, i) => bytes[at + i] === c.charCodeAt(0));
+    const parts = [];
+    let kept = 0; // up to where bytes are in parts, or left out
+    const leaveOut = (from, to) => {
+      parts.push(bytes.subarray(kept, from));
+      kept = to;
+    };
+    if (reads("\xff\xd8", 0)) {
+      // JPEG: marker segments up to the first scan.
+      for (let at = 2; at + 4 <= bytes.length && bytes[at] === 0xff && bytes[at + 1] !== 0xda;) {
+        if (bytes[at + 1] === 0xff) {
+          at += 1; // fill
+          continue;
+        }
+        const end = at + 2 + view.getUint16(at + 2);
+        if (bytes[at + 1] === 0xe1 && reads("Exif\0", at + 4)) leaveOut(at, end);
+        at = end;
+      }
+    } else if (reads("\x89PNG", 0)) {
+      for (let at = 8; at + 12 <= bytes.length;) {
+        const end = at + 12 + view.getUint32(at);
+        if (reads("eXIf", at + 4)) leaveOut(at, end);
+        at = end;
+      }
+    } else if (reads("RIFF", 0) && reads("WEBP", 8)) {
+      for (let at = 12; at + 8 <= bytes.length;) {
+        const size = view.getUint32(at + 4, true);
+        if (reads("EXIF", at)) bytes.set([0x65, 0x78, 0x69, 0x66], at); // a chunk that nobody knows is passed over
+        at += 8 + size + size % 2;
+      }
+    }
+    parts.push(bytes.subarray(kept));
+    return new Blob(parts, { type: file.type });
+  }
+
   // The pixels as predict sees them: [height, width, 3], 8 bits, as stored (no colour profile is applied).
   async function pixels(file) {
-    const bitmap = await createImageBitmap(file, {
-      imageOrientation: model.exif === "apply" ? "from-image" : "none",
+    const bitmap = await createImageBitmap(model.exif === "apply" ? file : await asStored(file), {
+      imageOrientation: "from-image",
       colorSpaceConversion: "none",
       premultiplyAlpha: "none",
     });

@@ -11,6 +11,7 @@
 #   BASELINE_ARGS=..  more flags for `head-trainer baseline`
 #   REPORT_ARGS=..    runs and flags for `head-trainer report`    [the newest head and baseline]
 #   BACKBONE_ARGS=..  flags for the export                        [--weights imagenet]
+#   PARITY_ARGS=..    flags for scripts/parity.py, say --weights imagenet
 #   PARTS=N           parts of features-slurm; more variables: scripts/slurm/submit --help  [8]
 #   SUBMIT_ARGS=..    flags for scripts/slurm/submit, say --dry-run or --array 2
 #   BENCH_ARGS=..     flags for scripts/bench_head.py or bench_baseline.py, say --peers keras; for the server of WHAT=serve
@@ -130,6 +131,10 @@ data: build ## download Microsoft's cats vs dogs (825 MB) into data/, once
 backbone: ## export Keras's ImageNet ResNet50 to data/backbones/resnet50.onnx (downloads TensorFlow)
 	$(PYTHON) scripts/export_resnet50.py $(BACKBONE_ARGS)
 
+.PHONY: parity
+parity: runtime ## our features beside Keras's, for the same pixels and from JPEG files (downloads TensorFlow)
+	$(PYTHON) scripts/parity.py $(PARITY_ARGS)
+
 .PHONY: runtime
 runtime: build ## fetch ONNX Runtime's shared library, once
 	@$(fetch_runtime)
@@ -159,6 +164,10 @@ test-all: test ## all tests: adds the slow ones and the Python peers
 	$(PYTHON) scripts/test_inputs.py
 	$(PYTHON) scripts/test_events.py
 	$(PYTHON) scripts/test_report.py
+	$(PYTHON) scripts/test_export_model.py
+	$(PYTHON) scripts/test_web.py
+	$(PYTHON) scripts/test_parity.py
+	$(PYTHON) scripts/test_keras.py
 	$(PYTHON) scripts/scale_model.py --check --exact-only
 	$(PYTHON) scripts/test_remote.py
 	$(PYTHON) scripts/test_slurm.py

@@ -1,7 +1,7 @@
 """Headless Chromium over its debugging pipe: open a page at a width and theme, measure it, take its picture.
 
 Needs Debian's `chromium` (or what `HEADSTART_CHROMIUM` names) and the standard library. Every request that a page makes
-is recorded, and none but to files is let out.
+is recorded, and none but to files and, if it is asked for, this machine is let out.
 """
 
 import base64
@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+import time
 
 CHROMIUM = os.environ.get("HEADSTART_CHROMIUM") or shutil.which("chromium")
 
@@ -17,15 +18,16 @@ CHROMIUM = os.environ.get("HEADSTART_CHROMIUM") or shutil.which("chromium")
 class Browser:
     """One Chromium with one tab."""
 
-    def __init__(self):
+    def __init__(self, loopback=False):
         self.profile = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
         reads, self.writer = os.pipe()  # commands: Chromium reads them as 3
         self.reader, writes = os.pipe()  # answers: Chromium writes them as 4
         # Through a shell, since only it gives descriptors these numbers.
+        hosts = "MAP * ~NOTFOUND" + (", EXCLUDE 127.0.0.1" if loopback else "")
         flags = (
             "--headless=new --no-sandbox --disable-gpu --disable-dev-shm-usage --hide-scrollbars --no-first-run "
             "--disable-extensions --disable-component-update --disable-background-networking --disable-sync "
-            "--host-resolver-rules='MAP * ~NOTFOUND' --remote-debugging-pipe"
+            f"--host-resolver-rules='{hosts}' --remote-debugging-pipe"
         )
         command = f'exec "$0" {flags} --user-data-dir="$1" about:blank 3<&{reads} 4>&{writes}'
         self.process = subprocess.Popen(
@@ -85,14 +87,14 @@ class Browser:
                 return message["result"]
             self.event(message)
 
-    def open(self, path, width, dark=False, script=True):
-        """Loads a file at a width in CSS pixels; the requests that it made are then in `requests`."""
+    def open(self, place, width, dark=False, script=True):
+        """Loads a file or an address at a width in CSS pixels; the requests that it made are then in `requests`."""
         self.requests, self.events = [], []
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=width < 500)
         scheme = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
         self.call("Emulation.setEmulatedMedia", features=scheme)
         self.call("Emulation.setScriptExecutionDisabled", value=not script)
-        self.call("Page.navigate", url=path.resolve().as_uri())
+        self.call("Page.navigate", url=place if isinstance(place, str) else place.resolve().as_uri())
         while not any(event.get("method") == "Page.loadEventFired" for event in self.events):
             self.event(self.receive())
 
@@ -102,6 +104,23 @@ class Browser:
         if "exceptionDetails" in answer:
             raise AssertionError(answer["exceptionDetails"])
         return answer["result"].get("value")
+
+    def wait_for(self, expression):
+        """The value of an expression once it is true."""
+        while not (value := self.evaluate(expression)):
+            time.sleep(0.05)
+        return value
+
+    def choose(self, selector, path):
+        """Chooses a file as a user would in a file dialogue."""
+        root = self.call("DOM.getDocument")["root"]["nodeId"]
+        node = self.call("DOM.querySelector", nodeId=root, selector=selector)["nodeId"]
+        self.call("DOM.setFileInputFiles", files=[str(path)], nodeId=node)
+
+    def press(self, key):
+        """Presses a key that is called so."""
+        for kind in ["rawKeyDown", "keyUp"]:
+            self.call("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode={"Tab": 9}[key])
 
     def picture(self, path):
         """Writes a PNG of the whole page."""

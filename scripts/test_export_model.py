@@ -2,17 +2,24 @@
 """Trains heads with the built binaries, exports them as ONNX models and runs those in Python's onnxruntime: the checker
 accepts them, and images of any size get the probabilities of `head-trainer predict`.
 
-Needs target/release/extractor and head-trainer (make build), ONNX Runtime (make runtime) and what
-scripts/requirements-peers.txt lists. `HEADSTART_EXTRACTOR` and `HEADSTART_HEAD_TRAINER` name other binaries. With
+Needs target/release/extractor and head-trainer (make build) and ONNX Runtime (make runtime). The environment is that of
+test_read_store.py, in which it runs itself. `HEADSTART_EXTRACTOR` and `HEADSTART_HEAD_TRAINER` name other binaries. With
 `HEADSTART_TEST_DATA` it takes real photos and backbones, without an untrained ResNet50 on the synthetic sample set.
 """
 
 import json
 import os
 import subprocess
+import sys
 import tempfile
 import unittest
 from pathlib import Path
+
+from test_read_store import PYTHON, VENV, make_environment
+
+if __name__ == "__main__" and Path(sys.prefix).resolve() != VENV.resolve():
+    make_environment()
+    os.execv(PYTHON, [PYTHON, *sys.argv])
 
 import numpy as np
 import onnx

@@ -15,6 +15,7 @@ use extractor::store::Dtype;
 use head_trainer::head::Head;
 use head_trainer::run;
 use onnx_protobuf::{Message as _, ModelProto};
+use predicates::prelude::PredicateBooleanExt as _;
 use predicates::str::contains;
 use protobuf::MessageField;
 use serde_json::Value;
@@ -196,4 +197,70 @@ fn what_cannot_be_exported_is_refused() {
     let there = fs::read_dir(data).unwrap().flatten();
     let left = there.filter(|entry| entry.file_name().to_string_lossy().contains("model"));
     assert_eq!(left.count(), 0);
+}
+
+/// What `export --web` says where its engine comes from a mirror, and whether it left anything.
+fn refused_page(data: &Path, run: &Path, mirror: &str, page: &Path, code: i32) -> String {
+    let mut command = with_engine(data);
+    command.env("HEADSTART_MIRROR", mirror);
+    command.arg("export").arg(run).arg("--web").arg(page);
+    let output = command.assert().code(code).get_output().clone();
+    String::from_utf8(output.stderr).unwrap()
+}
+
+#[test]
+fn a_page_whose_engine_cannot_be_had_leaves_nothing() {
+    let data = tempfile::tempdir().unwrap();
+    let data = data.path();
+    let run = Tiny::default().run(data, &[]);
+    let page = data.join("page");
+    // Nothing listens there, which may pass.
+    let offline = refused_page(data, &run, "http://127.0.0.1:1", &page, 75);
+    let lines: Vec<&str> = offline.lines().filter(|l| l.starts_with("error")).collect();
+    assert_eq!(lines.len(), 1, "{offline}");
+    assert!(
+        lines[0].contains("onnxruntime-web") && lines[0].contains("hint"),
+        "{offline}"
+    );
+    // A mirror with another file.
+    let mirror = data.join("mirror/onnxruntime-web/-");
+    fs::create_dir_all(&mirror).unwrap();
+    let file = fs::File::create(mirror.join("onnxruntime-web-1.30.0.tgz")).unwrap();
+    file.set_len(33_106_585).unwrap(); // the right size, and nothing in it
+    let url = format!("file://{}", data.join("mirror").display());
+    let other = refused_page(data, &run, &url, &page, 1);
+    assert!(other.contains("has SHA-256"), "{other}");
+    // A folder of somebody else is refused before anything is asked for.
+    let theirs = data.join("theirs");
+    fs::create_dir(&theirs).unwrap();
+    fs::write(theirs.join("thesis.tex"), "x").unwrap();
+    let occupied = refused_page(data, &run, "http://127.0.0.1:1", &theirs, 1);
+    assert!(occupied.contains("thesis.tex"), "{occupied}");
+    let left = fs::read_dir(data).unwrap().flatten();
+    let temporary = left.filter(|e| e.file_name().to_string_lossy().starts_with(".tmp-"));
+    assert_eq!((page.exists(), temporary.count()), (false, 0));
+}
+
+#[test]
+fn a_keras_model_wants_keras_s_backbone_and_a_name_of_its_own() {
+    let data = tempfile::tempdir().unwrap();
+    let data = data.path();
+    let run = Tiny::default().run(data, &[]);
+    let script = data.join("model.py");
+    let name = script.to_str().unwrap();
+    export(data, &run, &["--keras", name])
+        .code(1)
+        .stderr(contains("export_resnet50.py").and(contains("hint")));
+    let head = data.join("model.safetensors");
+    export(
+        data,
+        &run,
+        &["--keras", name, "--safetensors", head.to_str().unwrap()],
+    )
+    .code(1)
+    .stderr(contains("one file"));
+    export(data, &run, &["--keras", "model.txt"])
+        .code(1)
+        .stderr(contains(".py"));
+    assert!(!script.exists() && !head.exists());
 }

@@ -5,7 +5,7 @@ use crate::files::{escape_path, grouped};
 use crate::progress::Progress;
 
 /// A bar, or lines, and the notes between.
-pub(super) struct Shown {
+pub struct Shown {
     quiet: bool,
     bar: Option<Progress>,
     done_bytes: u64,

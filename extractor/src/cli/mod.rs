@@ -1,11 +1,11 @@
 //! The command line of `extractor`: flags as typed, then one call into the library a verb.
 //!
-//! What both binaries share (output flags, exit codes, logging, the engine) is in [`common`], [`place`],
-//! [`signals`] and [`engine`].
+//! What both binaries share (output flags, exit codes, logging, downloads, the engine) is in [`common`],
+//! [`download`], [`place`], [`signals`] and [`engine`].
 
 mod backbone;
 pub mod common;
-mod download;
+pub mod download;
 pub mod engine;
 pub mod examples;
 mod features;

@@ -45,14 +45,14 @@ pub enum CheckError {
 /// Pictures of one size and what a predictor says of each.
 #[derive(Debug)]
 pub struct Case {
-    height: usize,
-    width: usize,
-    pixels: Vec<u8>, // [N, H, W, 3]
-    expected: Vec<Prediction>,
+    pub(super) height: usize,
+    pub(super) width: usize,
+    pub(super) pixels: Vec<u8>, // [N, H, W, 3]
+    pub(super) expected: Vec<Prediction>,
 }
 
-/// What `predictor` says of pictures of sizes below, at and above that of its input, `images` of
-/// each.
+/// What `predictor` says of pictures of sizes at, below and above that of its input, `images` of each;
+/// first those at that size.
 ///
 /// # Errors
 /// When it fails.

@@ -19,13 +19,15 @@
 //! open, and wants all of a large image as float32. The backbone keeps its nodes, names, operator set
 //! and metadata; only a tensor that is called like one of the interface is renamed.
 //!
-//! [`check`] compares such a model with the predictor that it was made of. Must not know of files,
-//! command lines or runs.
+//! [`check`] compares such a model with the predictor that it was made of, [`web`] makes a page that
+//! runs it; [`keras`] makes a Keras model of the same parts instead. Must not know of command lines or runs.
 
 pub mod check;
 mod graph;
+pub mod keras;
 mod names;
 mod stages;
+pub mod web;
 
 use std::collections::BTreeMap;
 

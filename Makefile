@@ -172,6 +172,7 @@ test-all: test ## all tests: adds the slow ones and the Python peers
 	$(PYTHON) scripts/test_remote.py
 	$(PYTHON) scripts/test_slurm.py
 	$(PYTHON) scripts/test_kubernetes.py
+	$(PYTHON) scripts/test_readme.py
 
 .PHONY: bench
 bench: ## benchmarks: WHAT=head times the solvers beside other libraries, WHAT=baseline the CNN, WHAT=store writing, pooling and cached runs, WHAT=audit an audit, WHAT=serve a server under load, WHAT=scale a million images

@@ -41,6 +41,7 @@ ELSEWHERE = {  # by first word: where those are run
     "docker": "linted by scripts/test_kubernetes.py",
     "kubectl": "checked by scripts/test_kubernetes.py",
     "cd": "goes with kubectl",
+    "python3": "scripts/test_web.py serves such a page",
 }
 PER_CLASS = 60
 SIDE = 32  # of the stand-in for the ImageNet ResNet50
@@ -67,7 +68,8 @@ for stage, (blocks, width) in enumerate(zip([3, 4, 6, 3], [64, 128, 256, 512]), 
         if block == 0:
             convolution(f"{at}.downsample.0", f"{at}.downsample.1", 4 * width, inputs, 1)
         inputs = 4 * width
-save_file(tensors, "resnet50.safetensors")
+for name in ["resnet50", "weights"]:
+    save_file(tensors, f"{name}.safetensors")
 """
 
 
@@ -234,6 +236,11 @@ RULES = [
      "the weights are downloaded"),
     (r"^make data backbone (.*report)\b.*$", r"make \1",
      "make data and make backbone are run alone; a folder of images stands in for the archive"),
+    (r"^head-trainer export RUN --keras model.py.*$",
+     "extractor features PetImages --backbone backbone/resnet50.onnx --store keras-features && "
+     "head-trainer train PetImages --store keras-features --backbone backbone/resnet50.onnx --runs keras && "
+     "head-trainer export keras/* --backbone backbone/resnet50.onnx --keras model.py",
+     "it takes a head on what make backbone exports"),
     (r"^tensorboard (.*?)(#.*)?$", r"tensorboard --inspect \1", "a server does not end"),
     (r"^(make features-slurm .*?)(#.*)?$", r"\1 SUBMIT_ARGS=--dry-run", "scripts/test_slurm.py submits to a real Slurm"),
     (r"^(.*scripts/slurm/submit sweep)\b(.*)$", r"\1 --dry-run", "scripts/test_slurm.py submits to a real Slurm"),
@@ -249,6 +256,7 @@ ASKS = [
     ("extractor fetch cats-vs-dogs", "/kagglecatsanddogs_5340.zip"),
     ("resnet50-v1-12", "resnet50-v1-12.onnx"),
     ("mobilenetv2-12", "mobilenetv2-12.onnx"),
+    ("--web page", "onnxruntime-web"),
     ("EP=cuda", "/simple/onnxruntime-gpu/"),
     ("make runtime", "/simple/onnxruntime/"),
 ]

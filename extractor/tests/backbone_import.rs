@@ -238,6 +238,17 @@ fn a_backbone_is_cut_out_and_described() {
     let left: Vec<_> = graph.initializer.iter().map(|t| t.name.as_str()).collect();
     assert_eq!(left, ["w", "shared", "shift", "twice", "flag"]);
 
+    // It is made again, and never replaced by another one.
+    import(&data, path.to_str().unwrap(), &flags);
+    let other = written(folder.path(), &classifier(24, gap()));
+    let refused = error(&data, other.to_str().unwrap(), &flags);
+    assert!(refused.contains("small.onnx"), "{refused}");
+    assert!(
+        refused.contains("another backbone is there (hint: "),
+        "{refused}"
+    );
+    assert_eq!(fs::read(&model).unwrap(), read.bytes());
+
     // A description is of its model alone.
     fs::write(&model, classifier(20, gap())).unwrap();
     let said = Model::read(&model, &Overrides::default())
@@ -266,7 +277,11 @@ fn another_input_size_than_the_models_own() {
         with_ints(node, "kernel_shape", &[side, side])
     };
     let path = written(folder.path(), &classifier(20, pooling(20)));
-    import(folder.path(), path.to_str().unwrap(), &flags);
+    import(
+        &folder.path().join("pooled"),
+        path.to_str().unwrap(),
+        &flags,
+    );
     let data = folder.path().join("other");
     let path = written(folder.path(), &classifier(20, pooling(11)));
     let said = error(&data, path.to_str().unwrap(), &flags);

@@ -4,6 +4,7 @@
 //! Must not know how the model came about, nor which engine runs it.
 
 use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 use super::seed::random::Stream;
 use super::{Backbone, BackboneError, Description, MapShape, Spec, spec};
@@ -54,11 +55,22 @@ pub(super) struct Pair {
 }
 
 impl Pair {
-    /// Begins both files; the model will be `model`.
+    /// Begins both files; the model will be `model` and hold `bytes`.
     ///
     /// # Errors
-    /// When their folder cannot be written to.
-    pub fn begin(model: &Path) -> Result<Pair, FileError> {
+    /// When their folder cannot be written to, or another model is there.
+    pub fn begin(model: &Path, bytes: &[u8]) -> Result<Pair, FileError> {
+        // Runs and stores know a backbone by its bytes; nobody else may have them.
+        if fs::read(model).is_ok_and(|there| there != bytes) {
+            return Err(FileError {
+                action: "replace",
+                path: model.to_owned(),
+                source: io::Error::new(
+                    io::ErrorKind::AlreadyExists,
+                    "another backbone is there (hint: name another place with --name or --out, or remove it)",
+                ),
+            });
+        }
         let description_path = spec::description_path(model);
         Ok(Pair {
             model: Pending::new(model)?,

@@ -36,7 +36,7 @@ pub(super) const EXAMPLES: &[(&str, &[&str])] = &[
         "backbone import",
         &[
             "extractor backbone import squeezenet.onnx --preset imagenet --input-size 100x100",
-            "extractor backbone import --weights resnet50.safetensors --preset imagenet",
+            "extractor backbone import --weights weights.safetensors --preset imagenet",
         ],
     ),
     ("backbone list", &["extractor backbone list"]),

@@ -27,7 +27,8 @@ use crate::run::RunRecord;
 /// For `--help`.
 const EXAMPLES: &str = "Examples:
   head-trainer export RUN --onnx model.onnx --license BSD-3-Clause
-  head-trainer export RUN --web page && python3 -m http.server --bind 127.0.0.1 --directory page";
+  head-trainer export RUN --web page
+  python3 -m http.server --bind 127.0.0.1 --directory page";
 
 /// Pictures that are checked together, where the backbone takes any number.
 const TOGETHER: usize = 2;

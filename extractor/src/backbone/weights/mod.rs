@@ -166,7 +166,7 @@ impl Built {
     /// written. Nothing is written then.
     pub fn check_and_write(self, to: &Path, open: Open) -> Result<Written, WeightsError> {
         // Before the costly step: a folder that cannot be written to fails here.
-        let files = Pair::begin(to)?;
+        let files = Pair::begin(to, &self.bytes)?;
         let spec = Spec::of(
             to,
             &self.bytes,

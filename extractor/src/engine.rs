@@ -220,9 +220,11 @@ impl OnnxRuntime {
                 let reason = format!("{engine} was built without it");
                 return Err(EngineError::Cuda { reason });
             }
-            // TF32 would keep 10 bits of mantissa and call it float32.
+            // TF32 would keep 10 bits of mantissa and call it float32. Algorithms are chosen by rule: a
+            // search by trial takes seconds for each batch size and may end otherwise the next time.
             let provider = ep::CUDA::default()
                 .with_tf32(false)
+                .with_conv_algorithm_search(ep::cuda::ConvAlgorithmSearch::Heuristic)
                 .build()
                 .error_on_failure();
             // Some reasons (no device, an old driver) only show when the session is made.

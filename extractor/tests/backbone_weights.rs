@@ -125,6 +125,7 @@ fn written(folder: &Path, bytes: &[u8]) -> PathBuf {
 }
 
 fn import(data_dir: &Path, from: &str, flags: &[&str]) -> serde_json::Value {
+    let _ = fs::remove_dir_all(data_dir.join("backbones")); // none is replaced
     let mut command = extractor(data_dir);
     command.args([
         "backbone",

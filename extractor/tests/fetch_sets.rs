@@ -193,6 +193,11 @@ fn any_address_or_archive_likewise() {
     let fetched = PathBuf::from(said["archive"].as_str().unwrap());
     assert_eq!(fetched, data.join(NAME));
 
+    // Another server's file of this name is not passed off as this one.
+    let mut command = fetch_command(&data, None);
+    let line = error_line(command.arg(server.url(PATH)).assert().code(1));
+    assert!(line.contains("nothing says that it is what"), "{line}");
+
     let own = folder.path().join("own.zip");
     fs::copy(&fetched, &own).unwrap();
     let mut command = fetch_command(&data, None);

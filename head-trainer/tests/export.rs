@@ -264,3 +264,29 @@ fn a_keras_model_wants_keras_s_backbone_and_a_name_of_its_own() {
         .stderr(contains(".py"));
     assert!(!script.exists() && !head.exists());
 }
+
+#[test]
+fn the_run_is_spared_and_the_licence_is_that_of_the_backbone() {
+    let data = tempfile::tempdir().unwrap();
+    let data = data.path();
+    let run = Tiny::default().run(data, &[]);
+    let head = run.join("head.safetensors");
+    let backbone = data.join("elsewhere/tiny.onnx");
+    let before = [&head, &backbone].map(|file| fs::read(file).unwrap());
+    for (flag, file) in [("--safetensors", &head), ("--onnx", &backbone)] {
+        export(data, &run, &[flag, file.to_str().unwrap()])
+            .code(1)
+            .stderr(contains("belongs to the run (hint: "));
+    }
+    assert_eq!(
+        [&head, &backbone].map(|file| fs::read(file).unwrap()),
+        before
+    );
+
+    let description = backbone.with_extension("toml");
+    let text = fs::read_to_string(&description).unwrap() + "licence = \"Zlib\"\n";
+    fs::write(&description, text).unwrap();
+    let file = data.join("model.onnx");
+    export(data, &run, &["--onnx", file.to_str().unwrap()]).code(0);
+    assert_eq!(metadata(&file)["headstart.license"], "Zlib");
+}

@@ -140,6 +140,13 @@ pub struct Model {
 }
 
 impl Model {
+    /// The licence of the weights, if the description beside the model names it.
+    pub fn licence(&self) -> Option<String> {
+        spec::read_description(&self.path, &self.spec.digest)
+            .ok()?
+            .licence
+    }
+
     /// Reads a model and the description beside it, and checks that it is a backbone.
     ///
     /// # Errors

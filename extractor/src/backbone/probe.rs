@@ -52,27 +52,38 @@ pub(super) struct Pair {
     model: Pending,
     description: Pending,
     description_path: PathBuf,
+    text: String,
 }
 
 impl Pair {
     /// Begins both files; the model will be `model` and hold `bytes`.
     ///
     /// # Errors
-    /// When their folder cannot be written to, or another model is there.
-    pub fn begin(model: &Path, bytes: &[u8]) -> Result<Pair, FileError> {
-        // Runs and stores know a backbone by its bytes; nobody else may have them.
-        if fs::read(model).is_ok_and(|there| there != bytes) {
-            return Err(FileError {
+    /// When their folder cannot be written to, or another model or description is there.
+    pub fn begin(model: &Path, bytes: &[u8], description: &Description) -> Result<Pair, FileError> {
+        let description_path = spec::description_path(model);
+        let text = toml::to_string(description).expect("a description is plain TOML");
+        // Runs and stores know a backbone by its bytes, and what is written down of it is a person's.
+        let differs = |path: &Path, bytes: &[u8], what: &str| match fs::read(path) {
+            Ok(there) if there != bytes => Err(FileError {
                 action: "replace",
-                path: model.to_owned(),
+                path: path.to_owned(),
                 source: io::Error::new(
                     io::ErrorKind::AlreadyExists,
-                    "another backbone is there (hint: name another place with --name or --out, or remove it)",
+                    format!(
+                        "another {what} is there (hint: name another place with --name or --out, or \
+                         remove it)"
+                    ),
                 ),
-            });
+            }),
+            _ => Ok(()),
+        };
+        differs(model, bytes, "backbone")?;
+        if model.exists() {
+            differs(&description_path, text.as_bytes(), "description")?;
         }
-        let description_path = spec::description_path(model);
         Ok(Pair {
+            text,
             model: Pending::new(model)?,
             description: Pending::new(&description_path)?,
             description_path,
@@ -83,13 +94,8 @@ impl Pair {
     ///
     /// # Errors
     /// When one cannot be written.
-    pub fn publish(
-        mut self,
-        bytes: &[u8],
-        description: &Description,
-    ) -> Result<PathBuf, FileError> {
-        let text = toml::to_string(description).expect("a description is plain TOML");
-        self.description.write_all(text.as_bytes())?;
+    pub fn publish(mut self, bytes: &[u8]) -> Result<PathBuf, FileError> {
+        self.description.write_all(self.text.as_bytes())?;
         self.description.publish()?;
         self.model.write_all(bytes)?;
         self.model.publish()?;

@@ -62,6 +62,8 @@ impl Shown {
             }
             Event::Retry { reason } => {
                 self.finish();
+                // What helps is said once, by the error at the end.
+                let reason = reason.split(" (hint").next().unwrap_or_default();
                 tracing::info!("trying again: {reason}");
             }
             Event::StartingOver { reason } => {

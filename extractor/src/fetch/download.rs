@@ -165,7 +165,11 @@ fn there(remote: &Remote, path: &Path) -> Result<Digest, FetchError> {
             got,
             expected,
         }),
-        _ => Ok(got),
+        Some(_) => Ok(got),
+        None => Err(FetchError::There {
+            path: path.to_owned(),
+            url: shown(&remote.url),
+        }),
     }
 }
 

@@ -116,6 +116,18 @@ pub enum FetchError {
         /// The wanted one.
         expected: Digest,
     },
+    /// A file is there, and no digest says which it is.
+    #[error(
+        "{} is there, and nothing says that it is what {url} has (hint: name the file itself, say which with \
+         --sha256 HEX, or give --out FILE)",
+        escape_path(path)
+    )]
+    There {
+        /// The file.
+        path: PathBuf,
+        /// What was wanted.
+        url: String,
+    },
     /// The server answers a request for the rest of a file with some other part.
     #[error(
         "{url} answers with other bytes than those asked for (hint: run the same command again)"

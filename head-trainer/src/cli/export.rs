@@ -56,7 +56,8 @@ pub struct Args {
     /// Write the head alone: its weights for pooled features, with what they are for.
     #[arg(long, value_name = "FILE", group = "what")]
     safetensors: Option<PathBuf>,
-    /// Licence of the backbone's weights and of the head, for the file's metadata.
+    /// Licence of the backbone's weights and of the head, for the file's metadata [default: what the
+    /// backbone's description says].
     #[arg(long, value_name = "TEXT")]
     license: Option<String>,
     /// Where the run's backbone lies now [default: where it lay, or a file of DATA_DIR/backbones].
@@ -82,6 +83,23 @@ struct Fused {
 }
 
 impl Args {
+    /// Refuses to write over a run's own `[folder, backbone]`.
+    fn spare(&self, [run, backbone]: [&Path; 2]) -> anyhow::Result<()> {
+        let files = [&self.onnx, &self.safetensors, &self.keras];
+        for file in files.into_iter().flatten() {
+            let same = |other: &Path| match (file.canonicalize(), other.canonicalize()) {
+                (Ok(file), Ok(other)) => file == other || file.parent() == Some(&other),
+                _ => false,
+            };
+            anyhow::ensure!(
+                !same(run) && !same(backbone),
+                "{} belongs to the run (hint: export to another place)",
+                escape_path(file)
+            );
+        }
+        Ok(())
+    }
+
     /// Runs the verb.
     pub fn run(self, output: &OutputArgs) -> anyhow::Result<Outcome> {
         let threads = set_threads(self.threads)?;
@@ -103,7 +121,9 @@ impl Args {
             );
         };
         let (head, backbone, key) = *model;
-        let metadata = metadata(&opened.record, &key, self.license.as_deref());
+        self.spare([&opened.folder, &backbone.path])?;
+        let license = self.license.clone().or_else(|| backbone.licence());
+        let metadata = metadata(&opened.record, &key, license.as_deref());
         // What can fail for outer reasons comes before the costly work.
         let pending = self.onnx.as_deref().map(|file| {
             Pending::new(file).with_context(|| format!("cannot write {}", escape_path(file)))

@@ -111,11 +111,14 @@ impl Args {
         let size = [loader.preprocessor.height, loader.preprocessor.width];
         about["input_size"] = json!(size);
         // What is wrong shows before anybody asks, and the first who asks does not wait for it.
-        predictor.predict(vec![0.0; loader.preprocessor.len()])?;
+        let batch_size = predictor.batch_size(self.batch_size.into());
+        for size in predictor.sizes(batch_size) {
+            predictor.predict(vec![0.0; size * loader.preprocessor.len()])?;
+        }
         let metrics = Arc::new(Metrics::default());
         let plan = Plan {
             loader,
-            batch_size: predictor.batch_size(self.batch_size.into()),
+            batch_size,
             batch_wait: Duration::from_millis(self.batch_wait.into()),
             queue: limits.queue,
             pixels: limits.image_pixels,

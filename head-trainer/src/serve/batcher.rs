@@ -239,7 +239,17 @@ impl Plan {
                     limit: self.pixels,
                 }));
             }
-            Err(size @ DecodeError::TooLarge { .. }) => return Err(too_large(size)),
+            Err(DecodeError::TooLarge {
+                width,
+                height,
+                limit,
+            }) => {
+                return Err(too_large(DecodeError::TooLarge {
+                    width,
+                    height,
+                    limit: limit.min(self.pixels),
+                }));
+            }
             // What this cannot read, the loader says better.
             _ => {}
         }

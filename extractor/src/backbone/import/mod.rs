@@ -172,7 +172,7 @@ impl Cut {
     /// then.
     pub fn check_and_write(self, to: &Path, open: Open) -> Result<Imported, ImportError> {
         // Before the costly step: a folder that cannot be written to fails here.
-        let files = Pair::begin(to, &self.bytes)?;
+        let files = Pair::begin(to, &self.bytes, &self.description)?;
 
         let native = self.spec(Some(self.native_size))?;
         let (map, features) = features_of_noise(native.clone(), open(&self.bytes)?)?;
@@ -199,7 +199,7 @@ impl Cut {
             false => features_of_noise(spec, open(&self.bytes)?)?.0,
         };
 
-        let description = files.publish(&self.bytes, &self.description)?;
+        let description = files.publish(&self.bytes)?;
         Ok(Imported {
             model: to.to_owned(),
             description,

@@ -166,7 +166,7 @@ impl Built {
     /// written. Nothing is written then.
     pub fn check_and_write(self, to: &Path, open: Open) -> Result<Written, WeightsError> {
         // Before the costly step: a folder that cannot be written to fails here.
-        let files = Pair::begin(to, &self.bytes)?;
+        let files = Pair::begin(to, &self.bytes, &self.description)?;
         let spec = Spec::of(
             to,
             &self.bytes,
@@ -183,7 +183,7 @@ impl Built {
         if !features.iter().all(|value| value.is_finite()) {
             return Err(WeightsError::NotFinite);
         }
-        let description = files.publish(&self.bytes, &self.description)?;
+        let description = files.publish(&self.bytes)?;
         Ok(Written {
             model: to.to_owned(),
             description,

@@ -112,9 +112,7 @@ impl Args {
         about["input_size"] = json!(size);
         // What is wrong shows before anybody asks, and the first who asks does not wait for it.
         let batch_size = predictor.batch_size(self.batch_size.into());
-        for size in predictor.sizes(batch_size) {
-            predictor.predict(vec![0.0; size * loader.preprocessor.len()])?;
-        }
+        predictor.predict(vec![0.0; loader.preprocessor.len()])?;
         let metrics = Arc::new(Metrics::default());
         let plan = Plan {
             loader,

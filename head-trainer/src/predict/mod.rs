@@ -93,6 +93,8 @@ pub struct Predictor {
 enum Model {
     Head {
         backbone: Box<Backbone>,
+        /// The size of every batch, where it is not that of its images.
+        full: Option<usize>,
         linear: Linear,
         dtype: Dtype,
     },
@@ -108,6 +110,11 @@ impl Predictor {
                 exif: key.exif,
             },
             model: Model::Head {
+                full: match (backbone.spec.batch, backbone.engine().info().provider) {
+                    (None, "CPU") => None,
+                    // A GPU's libraries plan for a second or more whenever the size changes.
+                    _ => Some(backbone.batch_size),
+                },
                 backbone: Box::new(backbone),
                 linear: head.linear,
                 dtype: key.dtype,
@@ -167,21 +174,6 @@ impl Predictor {
         }
     }
 
-    /// The sizes of batches up to `most` of which each takes longer when it is run for the first time.
-    pub fn sizes(&self, most: usize) -> Vec<usize> {
-        match &self.model {
-            Model::Head { backbone, .. } => {
-                let mut sizes: Vec<usize> = (1..=most).map(|n| rounded(backbone, n)).collect();
-                sizes.dedup();
-                match sizes.len() {
-                    all if all == most => vec![1],
-                    _ => sizes.into_iter().map(|n| n.min(most)).collect(),
-                }
-            }
-            Model::Baseline(_) => vec![1],
-        }
-    }
-
     /// What the model says of a batch of loaded images, [N, ...] as [`Loader::load`] fills it, N at
     /// most [`Predictor::batch_size`]; for each image a prediction or the reason for which there is
     /// none.
@@ -204,11 +196,12 @@ impl Predictor {
         let logits_no = match &mut self.model {
             Model::Head {
                 backbone,
+                full,
                 linear,
                 dtype,
             } => {
-                // A batch of its own size, so that one image takes the time of one.
-                backbone.batch_size = rounded(backbone, count);
+                // On the CPU a batch of its own size, so that one image takes the time of one.
+                backbone.batch_size = full.map_or(count, |full| full.max(count));
                 input.resize(backbone.batch_size * share, 0.0);
                 head_logits(backbone, linear, *dtype, &input, count)?
             }
@@ -222,16 +215,6 @@ impl Predictor {
         };
         let logits_no = logits_no.into_iter();
         Ok(logits_no.map(|logits| logits.map(prediction)).collect())
-    }
-}
-
-/// How many images the backbone is given when there are `count`. A GPU's libraries plan for a second or
-/// more for every new size, so there it is a power of two; the rest of such a batch is blank.
-fn rounded(backbone: &Backbone, count: usize) -> usize {
-    match (backbone.spec.batch, backbone.engine().info().provider) {
-        (Some(fixed), _) => fixed,
-        (None, "CPU") => count,
-        (None, _) => count.next_power_of_two(),
     }
 }
 

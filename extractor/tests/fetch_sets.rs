@@ -206,6 +206,13 @@ fn any_address_or_archive_likewise() {
     assert_eq!((&said["images"], &said["left_out"]), (&4.into(), &4.into()));
     assert_eq!(names(&data), [NAME, "archive.zip.headstart.toml"]);
     assert_eq!(index(&data, &own, 0)["images"], 4);
+    // The rule stays until another one is named.
+    for (flags, images) in [(&[][..], 4), (&["--keep-all"], 8), (&[], 8)] {
+        let mut command = fetch_command(&data, None);
+        let run = command.arg("--json").args(flags).arg(&own);
+        let said = json(&run.assert().success().get_output().stdout);
+        assert_eq!(said["images"], images);
+    }
 
     let mut command = fetch_command(&data, None);
     let wrong = Digest::of(b"").to_string();

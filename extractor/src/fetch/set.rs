@@ -126,10 +126,14 @@ pub fn fetch(
             }
         }
     };
-    let keep = keep.unwrap_or(match wanted {
-        Wanted::Known(set) => set.keep,
-        _ => known_keep(&sha256),
-    });
+    let keep = match (keep, wanted) {
+        (Some(keep), _) => keep,
+        (None, Wanted::Known(set)) => set.keep,
+        // A rule that was chosen before stays until another one is named.
+        (None, _) => Selection::beside(to)?
+            .filter(|selection| selection.sha256 == sha256)
+            .map_or_else(|| known_keep(&sha256), |selection| selection.keep),
+    };
     let data = DataSet::open_whole(to, &Columns::default())?;
     let left_out = data.left_out_by(keep, listed)?;
     let images = data.images_listed();

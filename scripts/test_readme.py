@@ -300,7 +300,7 @@ class Readme(unittest.TestCase):
         if "squeezenet.onnx" in command and not (desk.folder / "squeezenet.onnx").exists():
             print(f"skipped: {command}: HEADSTART_TEST_DATA is not set", file=sys.stderr)
             return
-        command = desk.filled(self.ruled(desk, command))
+        typed, command = command, desk.filled(self.ruled(desk, command))
         asks = [path for what, path in ASKS if what in command and not command.startswith("make features")]
         if asks:
             del Nothing.asked[:]
@@ -316,7 +316,9 @@ class Readme(unittest.TestCase):
             self.assertTrue(any(asks[0] in path for path in Nothing.asked), (command, Nothing.asked))
             self.assertIn("hint: ", err, command)
             return
-        self.assertFalse(marked and "backbone" not in command, f"`{command}` is marked (network) and asks for nothing")
+        # The export of a backbone is run for real, see RULES.
+        exported = re.match("make (data )?backbone", typed)
+        self.assertFalse(marked and not exported, f"`{command}` is marked (network) and asks for nothing")
         desk.run(command)
 
     def all_of(self, desk, commands):

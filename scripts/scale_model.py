@@ -106,8 +106,8 @@ def operations(images, written, found, first):
     `written` shards are new, `found` were there; `first`: there was no store yet.
     """
     count = Counter()
-    # DATA: what it is, then each image once.
-    count += Counter(stat=2, list=1, open=images)
+    # DATA: what it is, whether a selection may lie beside it, then each image once.
+    count += Counter(stat=3, list=1, open=images)
     # The index and the backbone with its description.
     count += Counter(stat=1, open=1) + Counter(open=2)
     # The store: store.json, its list for shards and for rejections, each shard.
@@ -132,7 +132,7 @@ FIRST = Counter(stat=7, create=1, rename=1, sync=3, open=2, mkdir=2)
 def index_operations(files, classes):
     """Of `extractor index` on names in DATA: every folder of a class is listed twice, each file looked at
     and read."""
-    return Counter(list=3 + 2 * classes, stat=files + classes + 3, open=files)
+    return Counter(list=3 + 2 * classes, stat=files + classes + 4, open=files)
 
 
 KINDS = ["open", "stat", "list", "create", "rename", "sync", "mkdir"]

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
 use extractor::backbone::{Model, Spec};
-use extractor::cli::common::{Outcome, OutputArgs, set_threads};
+use extractor::cli::common::{Outcome, OutputArgs};
 use extractor::cli::download::Shown;
 use extractor::cli::engine::{open_backbone, open_bytes};
 use extractor::engine::Provider;
@@ -15,7 +15,7 @@ use extractor::preprocess::Layout;
 use extractor::store::StoreKey;
 use serde_json::json;
 
-use super::predict::open::{OpenedModel, Opener};
+use super::predict::open::{OpenedModel, RunArgs};
 use crate::export::check::{Case, cases, compare};
 use crate::export::web::folder::Staged;
 use crate::export::web::package::{self, Engine};
@@ -38,9 +38,8 @@ const TOGETHER: usize = 2;
 #[command(after_help = EXAMPLES)]
 #[command(group(clap::ArgGroup::new("what").required(true).multiple(true)))]
 pub struct Args {
-    /// The run whose model is written: its folder, its name, or the beginning of its name or digest.
-    #[arg(value_name = "RUN")]
-    run: PathBuf,
+    #[command(flatten)]
+    run: RunArgs,
     /// Write preprocessing, backbone and head as one ONNX model: uint8 [N, height, width, 3] in, any
     /// size, probabilities and the number of the class out.
     #[arg(long, value_name = "FILE", group = "what")]
@@ -60,18 +59,6 @@ pub struct Args {
     /// backbone's description says].
     #[arg(long, value_name = "TEXT")]
     license: Option<String>,
-    /// Where the run's backbone lies now [default: where it lay, or a file of DATA_DIR/backbones].
-    #[arg(long, value_name = "FILE")]
-    backbone: Option<PathBuf>,
-    /// A run of an earlier version: where its feature store lies now [default: where it lay].
-    #[arg(long, value_name = "DIR")]
-    store: Option<PathBuf>,
-    /// Folder of the runs [default: DATA_DIR/runs].
-    #[arg(long, value_name = "DIR")]
-    runs: Option<PathBuf>,
-    /// Threads [default: as many as this process was given, by its container or Slurm too].
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
-    threads: Option<u16>,
 }
 
 /// The fused model, checked.
@@ -102,17 +89,8 @@ impl Args {
 
     /// Runs the verb.
     pub fn run(self, output: &OutputArgs) -> anyhow::Result<Outcome> {
-        let threads = set_threads(self.threads)?;
-        let opener = Opener {
-            run: &self.run,
-            runs: self.runs.as_deref(),
-            backbone: self.backbone.as_deref(),
-            store: self.store.as_deref(),
-            provider: Provider::Cpu,
-            threads,
-            batch_size: TOGETHER,
-            output,
-        };
+        let opener = self.run.opener(Provider::Cpu, TOGETHER, output)?;
+        let threads = opener.threads;
         let opened = opener.open()?;
         let folder = escape_path(&opened.folder);
         let OpenedModel::Head(model) = opened.trained else {

@@ -8,13 +8,13 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 
 use anyhow::bail;
-use extractor::cli::common::{Outcome, OutputArgs, retry, set_threads, skipped_line};
+use extractor::cli::common::{Outcome, OutputArgs, retry, skipped_line};
 use extractor::engine::Provider;
 use extractor::files::counted;
 use extractor::images::Columns;
 
 use self::lines::{Form, Lines};
-use self::open::Opener;
+use self::open::RunArgs;
 use crate::predict::feed::Feed;
 use crate::predict::stream::{Answer, predict};
 
@@ -26,9 +26,8 @@ const EXAMPLES: &str = "Examples:\n  head-trainer predict RUN cat.jpg holiday/\n
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// The run that predicts: its folder, its name, or the beginning of its name or digest.
-    #[arg(value_name = "RUN")]
-    run: PathBuf,
+    #[command(flatten)]
+    run: RunArgs,
     /// Images, or data sets with all of theirs: folders, manifests, archives. `-` takes paths from
     /// the standard input, one a line, and answers as they come.
     #[arg(value_name = "IMAGE", required = true)]
@@ -39,24 +38,12 @@ pub struct Args {
     /// Also the N most probable classes of each image.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     top: Option<u32>,
-    /// Where the run's backbone lies now [default: where it lay, or a file of DATA_DIR/backbones].
-    #[arg(long, value_name = "FILE")]
-    backbone: Option<PathBuf>,
-    /// A run of an earlier version: where its feature store lies now [default: where it lay].
-    #[arg(long, value_name = "DIR")]
-    store: Option<PathBuf>,
-    /// Folder of the runs [default: DATA_DIR/runs].
-    #[arg(long, value_name = "DIR")]
-    runs: Option<PathBuf>,
     /// Execution provider.
     #[arg(long, value_enum, default_value = "auto")]
     ep: Provider,
     /// Images a run of the backbone at most.
     #[arg(long, default_value_t = 64, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=4096))]
     batch_size: u16,
-    /// Threads [default: as many as this process was given, by its container or Slurm too].
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
-    threads: Option<u16>,
     #[command(flatten)]
     columns: Columns,
 }
@@ -72,17 +59,7 @@ struct Counts {
 impl Args {
     /// Runs the verb.
     pub fn run(self, output: &OutputArgs) -> anyhow::Result<Outcome> {
-        let threads = set_threads(self.threads)?;
-        let opener = Opener {
-            run: &self.run,
-            runs: self.runs.as_deref(),
-            backbone: self.backbone.as_deref(),
-            store: self.store.as_deref(),
-            provider: self.ep,
-            threads,
-            batch_size: self.batch_size.into(),
-            output,
-        };
+        let opener = self.run.opener(self.ep, self.batch_size.into(), output)?;
         let mut predictor = opener.open()?.predictor()?;
         let form = match (output.json, self.csv) {
             (true, _) => Form::Json,

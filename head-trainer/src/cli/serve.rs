@@ -1,19 +1,18 @@
 //! `head-trainer serve`.
 
 use std::net::{SocketAddr, TcpListener};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
-use extractor::cli::common::{Outcome, OutputArgs, set_threads};
+use extractor::cli::common::{Outcome, OutputArgs};
 use extractor::cli::signals::Signals;
 use extractor::decode::MAX_PIXELS;
 use extractor::engine::Provider;
 use serde_json::{Value, json};
 
-use super::predict::open::{Opened, OpenedModel, Opener};
+use super::predict::open::{Opened, OpenedModel, RunArgs};
 use crate::predict::Predictor;
 use crate::serve::batcher::{Batcher, Plan, Said};
 use crate::serve::http::{Site, serve};
@@ -29,9 +28,8 @@ const EXAMPLES: &str = "Examples:\n  head-trainer serve RUN\n  \
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Args {
-    /// The run that predicts: its folder, its name, or the beginning of its name or digest.
-    #[arg(value_name = "RUN")]
-    run: PathBuf,
+    #[command(flatten)]
+    run: RunArgs,
     /// Address and port; port 0 is any free one, which is printed.
     #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:8080")]
     listen: SocketAddr,
@@ -69,21 +67,9 @@ pub struct Args {
     /// [default: none].
     #[arg(long, value_name = "ORIGIN")]
     allow_origin: Vec<String>,
-    /// Where the run's backbone lies now [default: where it lay, or a file of DATA_DIR/backbones].
-    #[arg(long, value_name = "FILE")]
-    backbone: Option<PathBuf>,
-    /// A run of an earlier version: where its feature store lies now [default: where it lay].
-    #[arg(long, value_name = "DIR")]
-    store: Option<PathBuf>,
-    /// Folder of the runs [default: DATA_DIR/runs].
-    #[arg(long, value_name = "DIR")]
-    runs: Option<PathBuf>,
     /// Execution provider.
     #[arg(long, value_enum, default_value = "auto")]
     ep: Provider,
-    /// Threads [default: as many as this process was given, by its container or Slurm too].
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
-    threads: Option<u16>,
 }
 
 impl Args {
@@ -93,17 +79,8 @@ impl Args {
         let limits = self.limits()?;
         let listener = TcpListener::bind(self.listen)
             .with_context(|| format!("cannot listen on {}", self.listen))?;
-        let threads = set_threads(self.threads)?;
-        let opener = Opener {
-            run: &self.run,
-            runs: self.runs.as_deref(),
-            backbone: self.backbone.as_deref(),
-            store: self.store.as_deref(),
-            provider: self.ep,
-            threads,
-            batch_size: self.batch_size.into(),
-            output,
-        };
+        let opener = self.run.opener(self.ep, self.batch_size.into(), output)?;
+        let threads = opener.threads;
         let opened = opener.open()?;
         let mut about = about(&opened);
         let mut predictor = opened.predictor()?;

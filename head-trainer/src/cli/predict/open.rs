@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
 use extractor::backbone::{Model, Overrides};
-use extractor::cli::common::OutputArgs;
+use extractor::cli::common::{OutputArgs, set_threads};
 use extractor::cli::engine::open_backbone;
 use extractor::decode::Exif;
 use extractor::digest::Digest;
@@ -20,6 +20,50 @@ use crate::baseline::Baseline;
 use crate::head::Head;
 use crate::predict::Predictor;
 use crate::run::{self, Input, Inputs, RunRecord, Trained, model_file};
+
+/// Flags of every verb that opens a run.
+#[derive(Debug, clap::Args)]
+pub(in crate::cli) struct RunArgs {
+    /// The run: its folder, its name, or the beginning of its name or digest.
+    #[arg(value_name = "RUN")]
+    run: PathBuf,
+    /// Where the run's backbone lies now [default: where it lay, or a file of DATA_DIR/backbones].
+    #[arg(long, value_name = "FILE")]
+    backbone: Option<PathBuf>,
+    /// A run of an earlier version: where its feature store lies now [default: where it lay].
+    #[arg(long, value_name = "DIR")]
+    store: Option<PathBuf>,
+    /// Folder of the runs [default: DATA_DIR/runs].
+    #[arg(long, value_name = "DIR")]
+    runs: Option<PathBuf>,
+    /// Threads [default: as many as this process was given, by its container or Slurm too].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    threads: Option<u16>,
+}
+
+impl RunArgs {
+    /// What opens the run, with the threads that this process works with from now on.
+    ///
+    /// # Errors
+    /// When the threads cannot be had.
+    pub fn opener<'a>(
+        &'a self,
+        provider: Provider,
+        batch_size: usize,
+        output: &'a OutputArgs,
+    ) -> anyhow::Result<Opener<'a>> {
+        Ok(Opener {
+            run: &self.run,
+            runs: self.runs.as_deref(),
+            backbone: self.backbone.as_deref(),
+            store: self.store.as_deref(),
+            provider,
+            threads: set_threads(self.threads)?,
+            batch_size,
+            output,
+        })
+    }
+}
 
 /// What says how a run is opened.
 pub(in crate::cli) struct Opener<'a> {

@@ -1,0 +1,272 @@
+//! The only file that names `ort`: loads ONNX Runtime's shared library, opens a session with the
+//! wanted execution provider, runs batches.
+//!
+//! Must not know about images, presets or stores.
+
+use std::fmt;
+use std::path::Path;
+use std::sync::{Mutex, OnceLock, PoisonError};
+
+use ort::environment::Environment;
+use ort::ep::{self, ExecutionProvider};
+use ort::session::Session;
+use ort::session::builder::SessionBuilder;
+use ort::value::TensorRef;
+
+use super::{Engine, EngineError, EngineInfo, EngineOptions, Provider};
+
+fn model_error(source: impl Into<ort::Error>) -> EngineError {
+    EngineError::Model(source.into().into())
+}
+
+fn run_error(source: ort::Error) -> EngineError {
+    EngineError::Run(source.into())
+}
+
+/// ONNX Runtime with an open model.
+pub struct OnnxRuntime {
+    session: Session,
+    info: EngineInfo,
+}
+
+/// The process's one ONNX Runtime environment.
+static ENVIRONMENT: OnceLock<Environment> = OnceLock::new();
+
+fn environment(library: &Path) -> Result<&'static Environment, EngineError> {
+    // One thread at a time: the library knows one environment only, so a second one that lost a
+    // race would take the log callback of both with it when it is dropped.
+    static MAKING: Mutex<()> = Mutex::new(());
+    let _making = MAKING.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(environment) = ENVIRONMENT.get() {
+        return Ok(environment);
+    }
+    // An absolute path: the loader would look for a relative one beside the binary.
+    let path = std::path::absolute(library).unwrap_or_else(|_| library.to_owned());
+    let builder = ort::init_from(&path).map_err(|source| EngineError::Library {
+        path: library.to_owned(),
+        source: source.into(),
+    })?;
+    let environment = builder
+        .with_name("headstart")
+        .with_telemetry(false)
+        .with_logger(std::sync::Arc::new(log))
+        .build()
+        .map_err(model_error)?;
+    Ok(ENVIRONMENT.get_or_init(|| environment))
+}
+
+/// ONNX Runtime's own log lines go to ours, one level down: its warnings are about its internals.
+fn log(level: ort::logging::LogLevel, _: &str, _: &str, location: &str, message: &str) {
+    use ort::logging::LogLevel::{Error, Fatal, Warning};
+    match level {
+        Fatal | Error => tracing::warn!(target: "onnxruntime", "{message} ({location})"),
+        Warning => tracing::debug!(target: "onnxruntime", "{message} ({location})"),
+        _ => tracing::trace!(target: "onnxruntime", "{message} ({location})"),
+    }
+}
+
+/// Name and version of the loaded library, for provenance.
+///
+/// # Errors
+/// When the library cannot be loaded.
+pub fn version(library: &Path) -> Result<String, EngineError> {
+    environment(library)?;
+    let library = library
+        .canonicalize()
+        .unwrap_or_else(|_| library.to_owned());
+    let name = library.file_name().unwrap_or_default().to_string_lossy();
+    Ok(match version_in(&name) {
+        Some(version) => format!("onnxruntime {version}"),
+        None => {
+            let commit = ort::info()
+                .split("git-commit-id=")
+                .nth(1)
+                .and_then(|s| s.split(',').next());
+            format!("onnxruntime, commit {}", commit.unwrap_or("unknown"))
+        }
+    })
+}
+
+/// The part of ONNX Runtime's multi-line explanations that says what is missing.
+fn concise(reason: &str) -> String {
+    const MISSING: &str = ": cannot open shared object file";
+    if let Some(end) = reason.find(MISSING) {
+        let from = reason[..end].rfind(|c: char| c.is_whitespace() || "'\"(".contains(c));
+        return reason[from.map_or(0, |i| i + 1)..end + MISSING.len()].to_owned();
+    }
+    // `CUDA failure 100: no CUDA-capable device is detected ; GPU=...`, somewhere in a template's name.
+    if let Some(start) = reason.find("CUDA failure ") {
+        let text = reason[start..]
+            .split([';', '\n'])
+            .next()
+            .unwrap_or_default();
+        return text.trim().to_owned();
+    }
+    let line = reason.lines().next().unwrap_or_default();
+    line.chars().take(300).collect()
+}
+
+/// The version in a library's file name: `1.32.0` in `libonnxruntime.so.1.32.0` or
+/// `libonnxruntime.1.32.0.dylib`. (ONNX Runtime itself tells only through an unsafe call.)
+fn version_in(name: &str) -> Option<&str> {
+    let from = name.find(|c: char| c.is_ascii_digit())?;
+    let version = &name[from..];
+    let to = version
+        .find(|c: char| !c.is_ascii_digit() && c != '.')
+        .unwrap_or(version.len());
+    let version = version[..to].trim_end_matches('.');
+    (version.split('.').count() >= 2).then_some(version)
+}
+
+impl OnnxRuntime {
+    /// Opens `model` (the bytes of an ONNX file).
+    ///
+    /// # Errors
+    /// When the library cannot be loaded, CUDA is wanted and cannot be had, or ONNX Runtime refuses
+    /// the model. Never falls back silently.
+    pub fn open(model: &[u8], options: &EngineOptions) -> Result<OnnxRuntime, EngineError> {
+        let engine = version(&options.library)?;
+        let environment = environment(&options.library)?;
+        let builder = || -> Result<SessionBuilder, EngineError> {
+            Session::builder(environment)
+                .map_err(model_error)?
+                .with_intra_threads(options.threads.max(1))
+                .map_err(model_error)
+        };
+        let open =
+            |mut builder: SessionBuilder| builder.commit_from_memory(model).map_err(model_error);
+        let cuda = || -> Result<Session, EngineError> {
+            if !ep::CUDA::is_available().unwrap_or(false) {
+                let reason = format!("{engine} was built without it");
+                return Err(EngineError::Cuda { reason });
+            }
+            // TF32 would keep 10 bits of mantissa and call it float32. Algorithms are chosen by rule: a
+            // search by trial takes seconds for each batch size and may end otherwise the next time.
+            let provider = ep::CUDA::default()
+                .with_tf32(false)
+                .with_conv_algorithm_search(ep::cuda::ConvAlgorithmSearch::Heuristic)
+                .build()
+                .error_on_failure();
+            // Some reasons (no device, an old driver) only show when the session is made.
+            let failed = |reason: String| EngineError::Cuda {
+                reason: concise(&reason),
+            };
+            builder()?
+                .with_execution_providers([provider])
+                .map_err(|e| failed(e.to_string()))?
+                .commit_from_memory(model)
+                .map_err(|e| failed(e.to_string()))
+        };
+        let (session, provider, note) = match options.provider {
+            Provider::Cpu => (open(builder()?)?, "CPU", None),
+            Provider::Cuda => (cuda()?, "CUDA", None),
+            Provider::Auto => match cuda() {
+                Ok(session) => (session, "CUDA", None),
+                Err(EngineError::Cuda { reason }) => {
+                    (open(builder()?)?, "CPU", Some(format!("no CUDA: {reason}")))
+                }
+                Err(other) => return Err(other),
+            },
+        };
+        let info = EngineInfo {
+            engine,
+            provider,
+            note,
+        };
+        Ok(OnnxRuntime { session, info })
+    }
+}
+
+impl OnnxRuntime {
+    /// Runs an image classifier: `pixels`, bytes of `shape`, through the input `input`. Returns the
+    /// numbers of the two outputs, the probabilities and the numbers of the classes.
+    ///
+    /// # Errors
+    /// When the engine fails or the outputs are not float32 and int64.
+    pub fn classify(
+        &mut self,
+        input: &str,
+        (shape, pixels): ([usize; 4], &[u8]),
+        [probabilities, classes]: [&str; 2],
+    ) -> Result<(Vec<f32>, Vec<i64>), EngineError> {
+        let tensor = TensorRef::from_array_view((shape, pixels)).map_err(run_error)?;
+        let outputs = self
+            .session
+            .run(ort::inputs![input => tensor])
+            .map_err(run_error)?;
+        let (_, probabilities) = outputs[probabilities]
+            .try_extract_tensor::<f32>()
+            .map_err(run_error)?;
+        let (_, classes) = outputs[classes]
+            .try_extract_tensor::<i64>()
+            .map_err(run_error)?;
+        Ok((probabilities.to_vec(), classes.to_vec()))
+    }
+}
+
+impl fmt::Debug for OnnxRuntime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OnnxRuntime")
+            .field("info", &self.info)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Engine for OnnxRuntime {
+    fn info(&self) -> &EngineInfo {
+        &self.info
+    }
+
+    fn run(
+        &mut self,
+        input: &str,
+        shape: [usize; 4],
+        data: &[f32],
+        output: &str,
+        out: &mut Vec<f32>,
+    ) -> Result<Vec<usize>, EngineError> {
+        let tensor = TensorRef::from_array_view((shape, data)).map_err(run_error)?;
+        let outputs = self
+            .session
+            .run(ort::inputs![input => tensor])
+            .map_err(run_error)?;
+        let (shape, values) = outputs[output]
+            .try_extract_tensor::<f32>()
+            .map_err(run_error)?;
+        out.clear();
+        out.extend_from_slice(values);
+        Ok(shape.iter().map(|&d| d as usize).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{concise, version_in};
+
+    #[test]
+    fn a_missing_library_is_named_without_the_stack() {
+        let long = "/onnxruntime/core/session.cc:2200 onnxruntime::ProviderLibrary::Get() [ONNXRuntimeError] \
+                    : 1 : FAIL : Failed to load library libonnxruntime_providers_cuda.so with error: \
+                    libcublasLt.so.13: cannot open shared object file: No such file or directory\n)";
+        assert_eq!(
+            concise(long),
+            "libcublasLt.so.13: cannot open shared object file"
+        );
+        assert_eq!(concise("no device\nat f\nat g"), "no device");
+        let device = "/onnxruntime/cuda_call.cc:129 std::conditional_t<THRW, void, Status> onnxruntime::CudaCall(ERRTYPE, \
+                      const char*) [with ERRTYPE = cudaError; bool THRW = true] CUDA failure 100: no CUDA-capable \
+                      device is detected ; GPU=-1 ; hostname=n1 ; expr=cudaSetDevice(info_.device_id);\n";
+        assert_eq!(
+            concise(device),
+            "CUDA failure 100: no CUDA-capable device is detected"
+        );
+    }
+
+    #[test]
+    fn versions_are_read_off_library_names() {
+        assert_eq!(version_in("libonnxruntime.so.1.32.0"), Some("1.32.0"));
+        assert_eq!(version_in("libonnxruntime.1.23.2.dylib"), Some("1.23.2"));
+        assert_eq!(version_in("libonnxruntime.so"), None);
+        assert_eq!(version_in("libonnxruntime.so.1"), None);
+    }
+}

@@ -4,10 +4,12 @@
 //! Must not know about images, presets or stores, nor how ONNX Runtime is called.
 
 mod onnxruntime;
+mod optimized;
 
 use std::path::PathBuf;
 
-pub use onnxruntime::{OnnxRuntime, version};
+pub use onnxruntime::{OnnxRuntime, ReadModel, version};
+pub use optimized::Optimized;
 
 /// An engine's own error.
 pub type Cause = Box<dyn std::error::Error + Send + Sync>;
@@ -96,4 +98,6 @@ pub struct EngineOptions {
     pub provider: Provider,
     /// Threads one operator may use; at least 1.
     pub threads: usize,
+    /// Where the model is kept as the engine optimised it; the CPU provider alone uses it.
+    pub optimized: Option<Optimized>,
 }

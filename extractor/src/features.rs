@@ -1,25 +1,31 @@
 //! Stage one's runner: decode and preprocess images in worker threads, run the backbone, write the
 //! rows.
 //!
-//! Reads as reader -> mapper -> writer: [`plan()`] lists the work, a loading thread fills input
-//! batches, the calling thread runs the backbone and writes shards. Must not know where the index
-//! came from or what the features are for.
+//! Reads as reader -> mapper -> writer: [`plan()`] lists the work, a loading thread has input batches
+//! filled, the sessions of the backbone run them, each on its own thread, and the calling thread writes
+//! shards; bounded queues lie between, and buffers go back to where they are filled. Must not know where
+//! the index came from or what the features are for.
 
 mod input;
 mod plan;
+mod rows;
+mod sessions;
 
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Mutex;
+use std::sync::atomic::AtomicBool;
 use std::sync::mpsc;
 
-use crate::backbone::{Backbone, BackboneError, MapShape};
-use crate::digest::ImageId;
+use crate::backbone::{BackboneError, MapShape};
+use crate::engine::Cause;
 use crate::images::Images;
-use crate::index::{Entry, Index};
-use crate::store::{Dtype, Provenance, Rejected, ShardWriter, StoreError, StoreKey, rejected};
-use crate::view::View;
-use input::{InputBatch, Loader, Part, Trouble};
+use crate::index::Index;
+use crate::store::{Dtype, StoreError, StoreKey};
+use crate::timings::Clock;
+use input::{InputBatch, Loader};
 pub use plan::{Plan, Work, plan, plan_of};
+use sessions::Feed;
+pub use sessions::{Arrangement, Sessions};
 
 /// Counts of one run, in images (ids, not files).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]
@@ -41,6 +47,9 @@ pub enum FeaturesError {
     /// The backbone failed.
     #[error(transparent)]
     Backbone(#[from] BackboneError),
+    /// The backbone, which ran before, cannot be opened again.
+    #[error("the backbone cannot be opened again")]
+    Sessions(#[source] Cause),
     /// With `--strict`, the first broken image ends the run.
     #[error("{path}: {reason} (--strict stops here; without it the image is skipped)")]
     Strict {
@@ -66,6 +75,8 @@ pub struct Job<'a> {
     /// Once true, the batch in flight is finished, what is complete is published, and no other
     /// batch is begun.
     pub stop: &'a AtomicBool,
+    /// Counts where the time goes.
+    pub clock: &'a Clock,
 }
 
 /// Called as work is done.
@@ -96,219 +107,55 @@ pub struct Extracted {
 }
 
 /// Computes the rows of `missing`, a plan's work for `index`, and adds them to the store. The rows
-/// do not depend on the number of threads, on their neighbours in a batch or on earlier
+/// do not depend on the number of sessions and threads, on their neighbours in a batch or on earlier
 /// interruptions.
 ///
 /// # Errors
 /// [`FeaturesError`]; shards published before it are kept, and the next run goes on from there.
 pub fn extract(
     job: &Job,
-    backbone: &mut Backbone,
+    sessions: &mut Sessions,
     index: &Index,
     missing: &Work,
     report: &dyn Report,
 ) -> Result<Extracted, FeaturesError> {
+    let backbone = sessions.backbone();
+    let writer = rows::RowWriter::new(job, backbone, report);
+    let (used, spare_inputs) = mpsc::channel();
+    let (written, spare_features) = mpsc::channel();
     let loader = Loader {
         images: job.images,
         index,
         exif: job.key.exif,
         preprocessor: backbone.preprocessor(),
         batch_size: backbone.batch_size,
+        clock: job.clock,
+        spare: spare_inputs,
     };
-    let (sender, receiver) = mpsc::sync_channel::<InputBatch>(2);
+    let expected = missing.rows().div_ceil(backbone.batch_size);
+    // A batch in every session's hands, and one that waits for it on each side.
+    let depth = sessions.most() + 1;
+    let (to_backbone, batches) = mpsc::sync_channel::<InputBatch>(depth);
+    let (results, to_writer) = mpsc::sync_channel(depth);
+    let feed = Feed {
+        batches: Mutex::new(batches),
+        results,
+        spare: Mutex::new(spare_features),
+        used,
+        stop: job.stop,
+        clock: job.clock,
+    };
     std::thread::scope(|scope| {
         // A failed send means that the other side stopped.
-        scope.spawn(move || loader.load(missing, |batch| sender.send(batch).is_ok()));
-        let extracted = write_rows(job, backbone, &receiver, report);
-        drop(receiver);
-        extracted
+        scope.spawn(move || loader.load(missing, |batch| to_backbone.send(batch).is_ok()));
+        let running = scope.spawn(move || sessions.run(&feed, expected));
+        let extracted = writer.write_all(to_writer, &written);
+        match running.join() {
+            Ok(ran) => extracted
+                .and_then(|extracted| ran.map(|()| extracted).map_err(FeaturesError::Sessions)),
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
     })
-}
-
-fn write_rows(
-    job: &Job,
-    backbone: &mut Backbone,
-    batches: &mpsc::Receiver<InputBatch>,
-    report: &dyn Report,
-) -> Result<Extracted, FeaturesError> {
-    let info = backbone.engine().info();
-    let mut rows = RowWriter {
-        job,
-        report,
-        provenance: Provenance {
-            engine: info.engine.clone(),
-            provider: info.provider.to_owned(),
-            processor: processor(),
-            headstart: env!("CARGO_PKG_VERSION").to_owned(),
-            batch_size: backbone.batch_size,
-        },
-        shards: None,
-        records: Vec::new(),
-        failed: None,
-        extracted: Extracted::default(),
-    };
-    let mut next = || match job.stop.load(Ordering::Relaxed) {
-        true => None,
-        false => batches.recv().ok(),
-    };
-    let written = std::iter::from_fn(&mut next).try_for_each(|batch| rows.write(backbone, &batch));
-    // What is complete is published even if a later batch failed.
-    let published = rows.publish();
-    written.and(published).map(|()| rows.extracted)
-}
-
-/// Where rows and rejections go.
-struct RowWriter<'a> {
-    job: &'a Job<'a>,
-    report: &'a dyn Report,
-    provenance: Provenance,
-    shards: Option<ShardWriter>,
-    records: Vec<Rejected>,
-    failed: Option<Failed>,
-    extracted: Extracted,
-}
-
-/// What later runs are told of a rejection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Memory {
-    /// Nothing: the image could not be read just now.
-    None,
-    /// That it was rejected; the next run tries again.
-    TryAgain,
-    /// That it was rejected; the reason follows from the image's bytes.
-    Final,
-}
-
-/// The image rejected last, whose other views may be yet to come.
-struct Failed {
-    id: ImageId,
-    /// It has no row at all.
-    whole: bool,
-}
-
-impl RowWriter<'_> {
-    fn write(&mut self, backbone: &mut Backbone, batch: &InputBatch) -> Result<(), FeaturesError> {
-        let mut features = Vec::new(); // [batch_size, h, w, c]
-        let any = batch.parts.iter().any(|part| part.loaded.is_ok());
-        let shape = match any {
-            true => Some(backbone.run(&batch.input, &mut features)?),
-            false => None,
-        };
-        let mut rows: Vec<(ImageId, String)> = Vec::new();
-        let mut maps = Vec::with_capacity(features.len()); // [rows, h, w, c]
-        let mut slot = 0;
-        for part in &batch.parts {
-            match (&part.loaded, shape) {
-                (Ok(()), Some(shape)) => {
-                    let of_part = &features[slot * shape.len()..];
-                    for (view, map) in part.views.iter().zip(of_part.chunks_exact(shape.len())) {
-                        if self.accepts(&part.entry, *view, map)? {
-                            rows.push((part.entry.id, view.to_string()));
-                            maps.extend_from_slice(map);
-                        }
-                    }
-                }
-                (Err(Trouble::Broken(reason)), _) => self.broken(part, reason, Memory::Final)?,
-                (Err(Trouble::Absent(why)), _) => {
-                    if !part.continues {
-                        self.extracted.absent += 1;
-                        self.extracted.transient += usize::from(why.transient);
-                    }
-                    self.broken(part, &why.reason, Memory::None)?;
-                }
-                (Ok(()), None) => unreachable!("a batch with an image was run"),
-            }
-            slot += part.views.len();
-            let failed = self.failed.as_ref();
-            if part.ends && failed.is_none_or(|failed| failed.id != part.entry.id) {
-                self.extracted.images += 1;
-            }
-        }
-        if let Some(shape) = shape {
-            let (job, provenance) = (self.job, &self.provenance);
-            let shards = self.shards.get_or_insert_with(|| {
-                ShardWriter::new(job.folder, job.key, provenance, shape, job.shard_bytes)
-            });
-            let rows: Vec<(ImageId, &str)> = rows.iter().map(|(id, v)| (*id, &v[..])).collect();
-            shards.write(&rows, maps)?;
-            self.extracted.shape = Some(shape);
-            self.extracted.rows += rows.len();
-        }
-        self.report.done(slot);
-        Ok(())
-    }
-
-    /// Whether a view's features become a row. An image whose identity cannot be stored gets no
-    /// row at all, so that what is stored does not depend on where a run was interrupted.
-    fn accepts(&mut self, entry: &Entry, view: View, map: &[f32]) -> Result<bool, FeaturesError> {
-        let failed = self.failed.as_ref();
-        if failed.is_some_and(|failed| failed.id == entry.id && failed.whole) {
-            return Ok(false);
-        }
-        // Another engine or processor may give a number where this one gives none.
-        let memory = match map.iter().all(|v| v.is_finite()) {
-            true => Memory::Final,
-            false => Memory::TryAgain,
-        };
-        match (representable(map, self.job.key.dtype), view) {
-            (Ok(()), _) => return Ok(true),
-            (Err(reason), View::Identity) => self.reject(entry, None, reason, memory)?,
-            (Err(reason), view) => {
-                let reason = format!("{reason} in the view {view}");
-                self.reject(entry, Some(view.to_string()), reason, memory)?;
-            }
-        }
-        Ok(false)
-    }
-
-    fn broken(&mut self, part: &Part, reason: &str, memory: Memory) -> Result<(), FeaturesError> {
-        match part.continues {
-            true => Ok(()), // said already
-            false => self.reject(&part.entry, None, reason.to_owned(), memory),
-        }
-    }
-
-    fn reject(
-        &mut self,
-        entry: &Entry,
-        view: Option<String>,
-        reason: String,
-        memory: Memory,
-    ) -> Result<(), FeaturesError> {
-        self.report.rejected(entry.path, &reason);
-        let whole = view.is_none();
-        if memory != Memory::None {
-            self.records.push(Rejected {
-                id: entry.id,
-                view,
-                reason: reason.clone(),
-                retry: memory == Memory::TryAgain,
-            });
-        }
-        if self.job.strict {
-            return Err(FeaturesError::Strict {
-                path: crate::files::escape(entry.path),
-                reason,
-            });
-        }
-        // An image counts once, however many of its views fail.
-        let failed = self.failed.replace(Failed {
-            id: entry.id,
-            whole,
-        });
-        if failed.is_none_or(|failed| failed.id != entry.id) {
-            self.extracted.rejected.push((entry.path.to_vec(), reason));
-        }
-        Ok(())
-    }
-
-    fn publish(&mut self) -> Result<(), FeaturesError> {
-        if let Some(shards) = self.shards.take() {
-            self.extracted.shards = shards.finish()?;
-        }
-        rejected::write(self.job.folder, &self.records)?;
-        Ok(())
-    }
 }
 
 /// Whether every feature can be stored as `dtype`.
@@ -321,6 +168,11 @@ pub fn representable(map: &[f32], dtype: Dtype) -> Result<(), String> {
         Dtype::F16 => half::f16::MIN.to_f32()..=half::f16::MAX.to_f32(),
         Dtype::U8 => 0.0..=255.0,
     };
+    // Without an early end the test is vectorised; almost every map passes.
+    let all_fit = map.iter().fold(true, |all, v| all & range.contains(v));
+    if all_fit {
+        return Ok(());
+    }
     match map.iter().find(|v| !range.contains(v)) {
         None => Ok(()),
         Some(v) if !v.is_finite() => Err(format!("the backbone gives a feature that is {v}")),

@@ -30,6 +30,7 @@ pub mod resize;
 pub mod runtime;
 pub mod sample;
 pub mod store;
+pub mod timings;
 pub mod transient;
 pub mod view;
 pub mod walk;

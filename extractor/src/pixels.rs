@@ -11,11 +11,12 @@ use crate::backbone::{Backbone, Spec};
 use crate::decode::Exif;
 use crate::digest::Digest;
 use crate::engine::{Engine, EngineError, EngineInfo};
-use crate::features::{self, Extracted, FeaturesError, Job, Plan, Report, Work};
+use crate::features::{self, Extracted, FeaturesError, Job, Plan, Report, Sessions, Work};
 use crate::images::Images;
 use crate::index::Index;
 use crate::preprocess::{Layout, Preset};
 use crate::store::{Dtype, Store, StoreError, StoreJson, StoreKey, key, writer};
+use crate::timings::Clock;
 use crate::view::{View, Views};
 
 /// What a store of pixels calls its backbone.
@@ -109,7 +110,7 @@ pub fn fill(
         provider: "CPU",
         note: None,
     };
-    let mut backbone = Backbone::new(spec(key.input_size), Box::new(Identity(info)), BATCH);
+    let backbone = Backbone::new(spec(key.input_size), Box::new(Identity(info)), BATCH);
     let job = Job {
         images,
         folder: &folder,
@@ -117,8 +118,15 @@ pub fn fill(
         strict: false,
         shard_bytes: writer::SHARD_BYTES,
         stop,
+        clock: &Clock::default(),
     };
-    features::extract(&job, &mut backbone, index, missing, report)
+    features::extract(
+        &job,
+        &mut Sessions::one(backbone, 1),
+        index,
+        missing,
+        report,
+    )
 }
 
 #[cfg(test)]

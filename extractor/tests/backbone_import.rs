@@ -231,7 +231,7 @@ fn a_backbone_is_cut_out_and_described() {
     );
     let description = fs::read_to_string(data.join("backbones/small.toml")).unwrap();
     assert!(description.contains("licence = \"MIT\""), "{description}");
-    let cut = ModelProto::parse_from_bytes(read.bytes()).unwrap();
+    let cut = ModelProto::parse_from_bytes(&read.bytes().unwrap()).unwrap();
     let metadata: Vec<_> = cut.metadata_props.iter().map(|e| e.key.as_str()).collect();
     assert!(metadata.contains(&"headstart.cut_at"), "{metadata:?}");
     let graph = cut.graph.unwrap();
@@ -246,7 +246,7 @@ fn a_backbone_is_cut_out_and_described() {
     command.assert().code(1).stderr(predicates::str::contains(
         "small.onnx: another backbone is there (hint: ",
     ));
-    assert_eq!(fs::read(&model).unwrap(), read.bytes());
+    assert_eq!(fs::read(&model).unwrap(), read.bytes().unwrap());
 
     // A description is of its model alone.
     fs::write(&model, classifier(20, gap())).unwrap();

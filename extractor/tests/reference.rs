@@ -32,8 +32,9 @@ fn backbone(path: &Path, threads: usize, batch_size: usize) -> Backbone {
         library: common::library(),
         provider: Provider::Cpu,
         threads,
+        optimized: None,
     };
-    let engine = OnnxRuntime::open(model.bytes(), &options).unwrap();
+    let engine = OnnxRuntime::open(&model.bytes().unwrap(), &options).unwrap();
     model.with_engine(Box::new(engine), batch_size)
 }
 

@@ -99,7 +99,7 @@ fn squeezenet_cut_out_of_its_classifier() {
         .unwrap()
         .check_and_write(&model, &mut |bytes| {
             let engine = OnnxRuntime::open(bytes, &options)?;
-            Ok(Box::new(engine) as Box<dyn Engine>)
+            Ok(Box::new(engine) as Box<dyn Engine + Send>)
         });
     assert_eq!(imported.unwrap().map_shape.channels, 512);
     // With the default penalty the head fits the training images too well: 85 %.

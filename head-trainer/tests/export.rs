@@ -47,6 +47,7 @@ fn open(model: &Path) -> OnnxRuntime {
         library: library(),
         provider: Provider::Cpu,
         threads: 1,
+        optimized: None,
     };
     OnnxRuntime::open(&fs::read(model).unwrap(), &options).unwrap()
 }

@@ -62,7 +62,7 @@ impl Bench {
         let file = test_data.join("models/mobilenetv2_100.onnx");
         let run = common::trained(data, &file);
         let model = Model::read(&file, &Overrides::default()).unwrap();
-        let engine = OnnxRuntime::open(model.bytes(), &common::engine()).unwrap();
+        let engine = OnnxRuntime::open(&model.bytes().unwrap(), &common::engine()).unwrap();
         let backbone = model.with_engine(Box::new(engine), 1);
         let preprocessor = backbone.preprocessor();
         let mut inputs = vec![0.0; photos.len() * preprocessor.len()];

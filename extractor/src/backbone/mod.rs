@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 use crate::digest::Digest;
 use crate::engine::{Engine, EngineError};
 use crate::preprocess::{Layout, Preprocessor, Preset};
-use onnx::OnnxError;
+use onnx::{OnnxError, Outline};
 pub use resnet50::Variant;
 pub use spec::{Description, Overrides, Spec};
 
@@ -63,6 +63,12 @@ pub enum BackboneError {
         /// The operating system's answer.
         #[source]
         source: std::io::Error,
+    },
+    /// Somebody replaced it while it was in use.
+    #[error("{} changed while it was in use (hint: run the same command again)", path.display())]
+    Changed {
+        /// The model.
+        path: PathBuf,
     },
     /// It is no usable ONNX model.
     #[error("cannot use the backbone {}", path.display())]
@@ -111,6 +117,14 @@ pub enum BackboneError {
     },
 }
 
+/// Turns an error of reading `path` into ours.
+fn reading(path: &Path) -> impl Fn(std::io::Error) -> BackboneError {
+    |source| BackboneError::Read {
+        path: path.to_owned(),
+        source,
+    }
+}
+
 fn missing_hint(error: &std::io::Error) -> &'static str {
     match error.kind() {
         std::io::ErrorKind::NotFound => {
@@ -129,14 +143,15 @@ pub fn described(path: &Path, digest: &Digest) -> Result<Description, BackboneEr
     spec::read_description(path, digest)
 }
 
-/// A model's bytes and what is known about it; not yet open in an engine.
-#[derive(Debug)]
+/// A model's file and what is known about it; not yet open in an engine.
+#[derive(Debug, Clone)]
 pub struct Model {
     /// The file it came from.
     pub path: PathBuf,
     /// What follows from model, description and overrides.
     pub spec: Spec,
-    bytes: Vec<u8>,
+    /// Size of the file.
+    pub len_bytes: u64,
 }
 
 impl Model {
@@ -147,30 +162,37 @@ impl Model {
             .licence
     }
 
-    /// Reads a model and the description beside it, and checks that it is a backbone.
+    /// Reads a model and the description beside it, and checks that it is a backbone. The weights are
+    /// digested and not kept.
     ///
     /// # Errors
     /// [`BackboneError`] when a file cannot be read or the model is none.
     pub fn read(path: &Path, overrides: &Overrides) -> Result<Model, BackboneError> {
-        let bytes = std::fs::read(path).map_err(|source| BackboneError::Read {
-            path: path.to_owned(),
-            source,
-        })?;
-        let spec = Spec::resolve(path, &bytes, overrides)?;
+        let outline = Outline::of_file(path).map_err(reading(path))?;
+        let spec = Spec::resolve(path, &outline, overrides)?;
         Ok(Model {
             path: path.to_owned(),
             spec,
-            bytes,
+            len_bytes: outline.len_bytes,
         })
     }
 
     /// The model's file, byte for byte.
-    pub fn bytes(&self) -> &[u8] {
-        &self.bytes
+    ///
+    /// # Errors
+    /// When it cannot be read any more, or is another one by now.
+    pub fn bytes(&self) -> Result<Vec<u8>, BackboneError> {
+        let bytes = std::fs::read(&self.path).map_err(reading(&self.path))?;
+        match Digest::of(&bytes) == self.spec.digest {
+            true => Ok(bytes),
+            false => Err(BackboneError::Changed {
+                path: self.path.clone(),
+            }),
+        }
     }
 
     /// The model in an open engine.
-    pub fn with_engine(self, engine: Box<dyn Engine>, batch_size: usize) -> Backbone {
+    pub fn with_engine(self, engine: Box<dyn Engine + Send>, batch_size: usize) -> Backbone {
         Backbone {
             batch_size: self.spec.batch.unwrap_or(batch_size).max(1),
             spec: self.spec,
@@ -189,14 +211,14 @@ pub struct Backbone {
     /// Images in every run; the last batch of a job is padded to it.
     pub batch_size: usize,
     path: PathBuf,
-    engine: Box<dyn Engine>,
+    engine: Box<dyn Engine + Send>,
     raw: Vec<f32>,
     map_layout: Option<Layout>,
 }
 
 impl Backbone {
     /// A backbone without a model's file, named after what it is.
-    pub(crate) fn new(spec: Spec, engine: Box<dyn Engine>, batch_size: usize) -> Backbone {
+    pub(crate) fn new(spec: Spec, engine: Box<dyn Engine + Send>, batch_size: usize) -> Backbone {
         Backbone {
             batch_size,
             path: PathBuf::from(&spec.name),

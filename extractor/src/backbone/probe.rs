@@ -13,7 +13,7 @@ use crate::engine::{Engine, EngineError};
 use crate::files::{FileError, Pending};
 
 /// Opens a model.
-pub type Open<'a> = &'a mut dyn FnMut(&[u8]) -> Result<Box<dyn Engine>, EngineError>;
+pub type Open<'a> = &'a mut dyn FnMut(&[u8]) -> Result<Box<dyn Engine + Send>, EngineError>;
 
 /// Images of noise, where the model does not fix their number.
 const BATCH: usize = 2;
@@ -24,7 +24,7 @@ const BATCH: usize = 2;
 /// When the model does not run or gives no maps.
 pub(super) fn features_of_noise(
     spec: Spec,
-    engine: Box<dyn Engine>,
+    engine: Box<dyn Engine + Send>,
 ) -> Result<(MapShape, Vec<f32>), BackboneError> {
     let batch = spec.batch.unwrap_or(BATCH);
     let preprocessor = spec.preprocessor();

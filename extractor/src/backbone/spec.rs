@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::onnx::{self, TensorInfo};
+use super::onnx::{Outline, TensorInfo};
 use super::{BackboneError, known};
 use crate::digest::Digest;
 use crate::preprocess::{Layout, Preprocessor, Preset};
@@ -112,11 +112,11 @@ impl Spec {
     /// [`BackboneError`], naming the file.
     pub fn resolve(
         path: &Path,
-        bytes: &[u8],
+        outline: &Outline,
         overrides: &Overrides,
     ) -> Result<Spec, BackboneError> {
-        let description = read_description(path, &Digest::of(bytes))?;
-        Spec::of(path, bytes, description, overrides)
+        let description = read_description(path, &outline.digest)?;
+        Spec::of(path, outline, description, overrides)
     }
 
     /// [`Spec::resolve`] with this description, whatever lies beside `path`.
@@ -125,15 +125,15 @@ impl Spec {
     /// [`BackboneError`], naming `path`.
     pub(super) fn of(
         path: &Path,
-        bytes: &[u8],
+        outline: &Outline,
         description: Description,
         overrides: &Overrides,
     ) -> Result<Spec, BackboneError> {
-        let io = onnx::read_io(bytes).map_err(|source| BackboneError::Onnx {
+        let io = outline.io.as_ref().map_err(|source| BackboneError::Onnx {
             path: path.to_owned(),
-            source,
+            source: source.clone(),
         })?;
-        let digest = Digest::of(bytes);
+        let digest = outline.digest;
         let wrong = |reason: String| BackboneError::Shape {
             path: path.to_owned(),
             reason,

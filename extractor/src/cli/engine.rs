@@ -1,11 +1,12 @@
 //! Opens a backbone in ONNX Runtime, as every verb that runs one does.
 
+use std::borrow::Cow;
 use std::path::Path;
 
 use anyhow::Context;
 
 use crate::backbone::{Backbone, Model};
-use crate::engine::{Engine as _, EngineOptions, OnnxRuntime, Provider};
+use crate::engine::{EngineOptions, OnnxRuntime, Optimized, Provider};
 use crate::files::escape_path;
 use crate::runtime::{self, Flavour};
 
@@ -19,7 +20,13 @@ pub fn open_engine(
     threads: usize,
     data_dir: &Path,
 ) -> anyhow::Result<OnnxRuntime> {
-    open_bytes(model.bytes(), provider, threads, data_dir)
+    let mut options = options(provider, threads, data_dir)?;
+    options.optimized = Some(Optimized {
+        root: data_dir.join("optimized"),
+        model: model.spec.digest,
+    });
+    let bytes = || Ok(Cow::Owned(model.bytes()?));
+    OnnxRuntime::open_lazily(&bytes, &options)
         .with_context(|| format!("cannot open the backbone {}", escape_path(&model.path)))
 }
 
@@ -33,17 +40,22 @@ pub fn open_bytes(
     threads: usize,
     data_dir: &Path,
 ) -> anyhow::Result<OnnxRuntime> {
+    let options = options(provider, threads, data_dir)?;
+    Ok(OnnxRuntime::open(model, &options)?)
+}
+
+fn options(provider: Provider, threads: usize, data_dir: &Path) -> anyhow::Result<EngineOptions> {
     let library = match provider {
         Provider::Cpu => runtime::locate(data_dir, Flavour::Cpu),
         Provider::Cuda | Provider::Auto => runtime::locate(data_dir, Flavour::Cuda)
             .or_else(|_| runtime::locate(data_dir, Flavour::Cpu)),
     }?;
-    let options = EngineOptions {
+    Ok(EngineOptions {
         library: library.path,
         provider,
         threads,
-    };
-    Ok(OnnxRuntime::open(model, &options)?)
+        optimized: None,
+    })
 }
 
 /// The backbone in an open engine, with a note of what runs it.
@@ -57,8 +69,29 @@ pub fn open_backbone(
     batch_size: usize,
     data_dir: &Path,
 ) -> anyhow::Result<Backbone> {
+    let backbone = open_session(model, provider, threads, batch_size, data_dir)?;
+    say_what_runs(&backbone);
+    Ok(backbone)
+}
+
+/// [`open_backbone`] without the note.
+///
+/// # Errors
+/// As [`open_engine`].
+pub fn open_session(
+    model: Model,
+    provider: Provider,
+    threads: usize,
+    batch_size: usize,
+    data_dir: &Path,
+) -> anyhow::Result<Backbone> {
     let engine = open_engine(&model, provider, threads, data_dir)?;
-    let info = engine.info();
+    Ok(model.with_engine(Box::new(engine), batch_size))
+}
+
+/// Notes what runs a backbone.
+pub fn say_what_runs(backbone: &Backbone) {
+    let info = backbone.engine().info();
     let note = info
         .note
         .as_deref()
@@ -69,5 +102,4 @@ pub fn open_backbone(
         info.engine,
         info.provider
     );
-    Ok(model.with_engine(Box::new(engine), batch_size))
 }

@@ -1,5 +1,6 @@
 //! `extractor features`.
 
+mod engine;
 mod memory;
 mod share;
 
@@ -9,7 +10,6 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use serde_json::json;
 
 use super::common::{Bar, Outcome, OutputArgs, retry, set_threads, skipped_line};
-use super::engine::open_backbone;
 use super::index;
 use super::place::{IndexPlace, Stores, Uploading};
 use super::signals::Signals;
@@ -24,7 +24,9 @@ use crate::part::Part;
 use crate::preprocess::Preset;
 use crate::progress::Progress;
 use crate::store::{self, Cost, Dtype, Store, StoreError, StoreJson, StoreKey, key, writer};
+use crate::timings::Clock;
 use crate::view::{View, Views};
+use engine::{Wanted, with_sessions};
 use share::{Chosen, Share};
 
 /// What a signal does to an extraction.
@@ -74,6 +76,12 @@ pub struct Args {
     /// Threads [default: as many as this process was given, by its container or Slurm too].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
+    /// Sessions of the backbone that share the threads [default: measured on the first batches].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=256))]
+    sessions: Option<u16>,
+    /// Say where the time went, stage by stage.
+    #[arg(long)]
+    timings: bool,
     /// Compute part I of N alone, from 0/N on; an index that is there is used as it is [default: what
     /// the variables of a Slurm array or an indexed Kubernetes job say, else all].
     #[arg(long, value_name = "I/N")]
@@ -175,32 +183,44 @@ impl Args {
             rejected: plan.rejected.len(),
         };
         let mut extraction = None;
+        let clock = Clock::since(started);
+        let planned_secs = started.elapsed().as_secs_f64();
+        let mut engine_secs = None;
         if !plan.missing.is_empty() && !self.dry_run {
             // No store is made before there is something to put into it.
-            let batch_size = self.batch_size.into();
-            let mut backbone =
-                open_backbone(model, self.ep, threads, batch_size, &output.data_dir)?;
-            let writing = stores.to_write_to(&json)?;
-            let bar = Bar(Progress::new(
-                "extracting",
-                unit,
-                rows_to_do as u64,
-                output.quiet,
-            ));
-            let start = Instant::now();
-            let extracted = signals.gently(PROMISE, |stop| {
-                let report = Uploading::new(&bar, &writing, stop);
-                let job = Job {
-                    images: &images,
-                    folder: &writing.folder,
-                    key: &key,
-                    strict: self.strict,
-                    shard_bytes: self.shard_bytes,
-                    stop: &report.stop,
-                };
-                features::extract(&job, &mut backbone, index, &plan.missing, &report)
-            });
-            bar.0.finish();
+            let wanted = Wanted {
+                model,
+                provider: self.ep,
+                threads,
+                batch_size: self.batch_size.into(),
+                sessions: self.sessions.map(usize::from),
+                data_dir: &output.data_dir,
+            };
+            let ((extracted, info, arrangement, secs), writing) =
+                with_sessions(&wanted, |sessions| {
+                    engine_secs = Some(started.elapsed().as_secs_f64());
+                    let writing = stores.to_write_to(&json)?;
+                    let bar = Progress::new("extracting", unit, rows_to_do as u64, output.quiet);
+                    let bar = Bar(bar);
+                    let start = Instant::now();
+                    let extracted = signals.gently(PROMISE, |stop| {
+                        let report = Uploading::new(&bar, &writing, stop);
+                        let job = Job {
+                            images: &images,
+                            folder: &writing.folder,
+                            key: &key,
+                            strict: self.strict,
+                            shard_bytes: self.shard_bytes,
+                            stop: &report.stop,
+                            clock: &clock,
+                        };
+                        features::extract(&job, sessions, index, &plan.missing, &report)
+                    });
+                    bar.0.finish();
+                    let info = sessions.backbone().engine().info().clone();
+                    let secs = start.elapsed().as_secs_f64();
+                    Ok(((extracted, info, sessions.arrangement(), secs), writing))
+                })?;
             let extracted = match extracted {
                 Ok(extracted) => extracted,
                 Err(e) => {
@@ -211,8 +231,6 @@ impl Args {
             };
             counts.new = extracted.images;
             counts.rejected += extracted.rejected.len();
-            let info = backbone.engine().info().clone();
-            let secs = start.elapsed().as_secs_f64();
             if extracted.rows > 0 {
                 let ended = SystemTime::now().duration_since(UNIX_EPOCH);
                 let cost = Cost {
@@ -230,7 +248,7 @@ impl Args {
             if let Some(e) = images.take_failure() {
                 return Err(anyhow::Error::from(e).context("the images cannot be read any more"));
             }
-            extraction = Some((extracted, info, secs));
+            extraction = Some((extracted, info, arrangement, secs));
         }
         let shape = match &extraction {
             Some((
@@ -277,14 +295,23 @@ impl Args {
             );
         }
         let left = total - (counts.cached + counts.new + counts.rejected);
-        if let Some((extracted, info, secs)) = &extraction {
+        if let Some((extracted, info, arrangement, secs)) = &extraction {
             text += &format!(
-                "engine    {}, {} provider\ntime      {secs:.1} s, {:.1} {}/s\n",
+                "engine    {}, {} provider, {arrangement}\ntime      {secs:.1} s, {:.1} {}/s\n",
                 info.engine,
                 info.provider,
                 extracted.rows as f64 / secs,
                 unit,
             );
+            if self.timings {
+                let ready = engine_secs.unwrap_or_default();
+                text += &format!(
+                    "start     planned after {planned_secs:.2} s, engine ready after {ready:.2} s, first \
+                     batch after {:.2} s\n{}",
+                    clock.first_batch_secs().unwrap_or_default(),
+                    clock.table(extracted.rows, *secs, threads),
+                );
+            }
         } else {
             text += match left {
                 0 => "engine    not needed\n",
@@ -315,8 +342,15 @@ impl Args {
                 "left_out": images.left_out.map_or(0, |left_out| left_out.images),
                 "map_shape": shape.map(|s| [s.height, s.width, s.channels]),
                 "shards_written": extraction.as_ref().map_or(0, |(e, ..)| e.shards.len()),
-                "engine": extraction.as_ref().map(|(_, info, _)| &info.engine),
-                "provider": extraction.as_ref().map(|(_, info, _)| info.provider),
+                "engine": extraction.as_ref().map(|(_, info, ..)| &info.engine),
+                "provider": extraction.as_ref().map(|(_, info, ..)| info.provider),
+                "arrangement": extraction.as_ref().map(|(_, _, arrangement, _)| arrangement),
+                "start": {
+                    "planned_secs": planned_secs,
+                    "engine_secs": engine_secs,
+                    "first_batch_secs": clock.first_batch_secs(),
+                },
+                "timings": extraction.as_ref().map(|_| clock.to_json()),
                 "extract_secs": extraction.as_ref().map(|(.., secs)| secs),
                 "total_secs": started.elapsed().as_secs_f64(),
             }),

@@ -3,17 +3,23 @@
 //!
 //! Must not know about images, presets or stores.
 
+use std::borrow::Cow;
 use std::fmt;
+use std::fs::File;
 use std::path::Path;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use ort::environment::Environment;
 use ort::ep::{self, ExecutionProvider};
 use ort::session::Session;
-use ort::session::builder::SessionBuilder;
+use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 use ort::value::TensorRef;
 
-use super::{Engine, EngineError, EngineInfo, EngineOptions, Provider};
+use super::optimized::WEIGHTS;
+use super::{Cause, Engine, EngineError, EngineInfo, EngineOptions, Optimized, Provider};
+
+/// Reads the bytes of an ONNX file.
+pub type ReadModel<'a> = &'a dyn Fn() -> Result<Cow<'a, [u8]>, Cause>;
 
 fn model_error(source: impl Into<ort::Error>) -> EngineError {
     EngineError::Model(source.into().into())
@@ -118,6 +124,37 @@ fn version_in(name: &str) -> Option<&str> {
     (version.split('.').count() >= 2).then_some(version)
 }
 
+/// Opens a model as it was optimised before; else optimises it and keeps that.
+fn open_optimized(
+    model: ReadModel,
+    optimized: &Optimized,
+    engine: &str,
+    builder: &dyn Fn() -> Result<SessionBuilder, EngineError>,
+) -> Result<Session, Cause> {
+    let mut made = None;
+    let path = optimized.get(engine, |path| {
+        // Weights of less than this stay in the graph.
+        const LEAST_BYTES: &str = "1024";
+        const FILE: &str = "session.optimized_model_external_initializers_file_name";
+        const SIZE: &str = "session.optimized_model_external_initializers_min_size_in_bytes";
+        File::create(path.with_file_name(WEIGHTS))?; // for models that have none so large
+        let mut builder = builder()?
+            .with_optimized_model_path(path)
+            .and_then(|builder| builder.with_config_entry(FILE, WEIGHTS))
+            .and_then(|builder| builder.with_config_entry(SIZE, LEAST_BYTES))
+            .map_err(model_error)?;
+        made = Some(builder.commit_from_memory(&model()?)?);
+        Ok(())
+    })?;
+    if let Some(session) = made {
+        return Ok(session);
+    }
+    let mut builder = builder()?
+        .with_optimization_level(GraphOptimizationLevel::Disable)
+        .map_err(model_error)?;
+    Ok(builder.commit_from_file(path)?)
+}
+
 impl OnnxRuntime {
     /// Opens `model` (the bytes of an ONNX file).
     ///
@@ -125,6 +162,17 @@ impl OnnxRuntime {
     /// When the library cannot be loaded, CUDA is wanted and cannot be had, or ONNX Runtime refuses
     /// the model. Never falls back silently.
     pub fn open(model: &[u8], options: &EngineOptions) -> Result<OnnxRuntime, EngineError> {
+        OnnxRuntime::open_lazily(&|| Ok(Cow::Borrowed(model)), options)
+    }
+
+    /// [`OnnxRuntime::open`] for a model that need not be read if its optimised form is kept.
+    ///
+    /// # Errors
+    /// Those of [`OnnxRuntime::open`], and that of `model` as [`EngineError::Model`].
+    pub fn open_lazily(
+        model: ReadModel,
+        options: &EngineOptions,
+    ) -> Result<OnnxRuntime, EngineError> {
         let engine = version(&options.library)?;
         let environment = environment(&options.library)?;
         let builder = || -> Result<SessionBuilder, EngineError> {
@@ -133,8 +181,17 @@ impl OnnxRuntime {
                 .with_intra_threads(options.threads.max(1))
                 .map_err(model_error)
         };
-        let open =
-            |mut builder: SessionBuilder| builder.commit_from_memory(model).map_err(model_error);
+        let open = |mut builder: SessionBuilder| {
+            let model = model().map_err(EngineError::Model)?;
+            builder.commit_from_memory(&model).map_err(model_error)
+        };
+        let cpu = || match options.optimized.as_ref() {
+            Some(optimized) => open_optimized(model, optimized, &engine, &builder).or_else(|e| {
+                tracing::debug!("no optimised model is kept: {e}");
+                open(builder()?)
+            }),
+            None => open(builder()?),
+        };
         let cuda = || -> Result<Session, EngineError> {
             if !ep::CUDA::is_available().unwrap_or(false) {
                 let reason = format!("{engine} was built without it");
@@ -154,16 +211,16 @@ impl OnnxRuntime {
             builder()?
                 .with_execution_providers([provider])
                 .map_err(|e| failed(e.to_string()))?
-                .commit_from_memory(model)
+                .commit_from_memory(&model().map_err(EngineError::Model)?)
                 .map_err(|e| failed(e.to_string()))
         };
         let (session, provider, note) = match options.provider {
-            Provider::Cpu => (open(builder()?)?, "CPU", None),
+            Provider::Cpu => (cpu()?, "CPU", None),
             Provider::Cuda => (cuda()?, "CUDA", None),
             Provider::Auto => match cuda() {
                 Ok(session) => (session, "CUDA", None),
                 Err(EngineError::Cuda { reason }) => {
-                    (open(builder()?)?, "CPU", Some(format!("no CUDA: {reason}")))
+                    (cpu()?, "CPU", Some(format!("no CUDA: {reason}")))
                 }
                 Err(other) => return Err(other),
             },

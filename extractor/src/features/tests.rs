@@ -2,12 +2,13 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use super::*;
-use crate::backbone::Spec;
+use crate::backbone::{Backbone, Spec};
 use crate::decode::Exif;
-use crate::digest::Digest;
+use crate::digest::{Digest, ImageId};
 use crate::engine::{Engine, EngineError, EngineInfo};
 use crate::images::{Folder, ImageBytes};
 use crate::index::DigestCache;
@@ -24,6 +25,23 @@ struct Fake {
     white: f32,
     fails_at: Option<usize>,
     runs: usize,
+    takes: Duration,
+}
+
+impl Fake {
+    fn new(white: f32, fails_at: Option<usize>) -> Fake {
+        Fake {
+            info: EngineInfo {
+                engine: "a fake".to_owned(),
+                provider: "CPU",
+                note: None,
+            },
+            white,
+            fails_at,
+            runs: 0,
+            takes: Duration::ZERO,
+        }
+    }
 }
 
 impl Engine for Fake {
@@ -45,6 +63,7 @@ impl Engine for Fake {
             "a full batch, always"
         );
         self.runs += 1;
+        std::thread::sleep(self.takes);
         if self.fails_at == Some(self.runs) {
             let reason = "as told".to_owned();
             return Err(EngineError::Cuda { reason });
@@ -59,6 +78,23 @@ impl Engine for Fake {
         }
         Ok(vec![BATCH, 3, 2, 2])
     }
+}
+
+fn fake_backbone(engine: Fake) -> Backbone {
+    let spec = Spec {
+        name: "fake".to_owned(),
+        digest: Digest::of(b"fake"),
+        input: "x".to_owned(),
+        input_layout: Layout::Nchw,
+        input_size: [2, 2],
+        batch: None,
+        feature_tensor: "map".to_owned(),
+        feature_layout: None,
+        preset: Preset::Unit,
+        described_preset: None,
+        trained: None,
+    };
+    Backbone::new(spec, Box::new(engine), BATCH)
 }
 
 #[derive(Default)]
@@ -166,36 +202,24 @@ impl Bench {
         white: f32,
         fails_at: Option<usize>,
     ) -> (Result<Extracted, FeaturesError>, Store, Vec<String>) {
-        let spec = Spec {
-            name: "fake".to_owned(),
-            digest: Digest::of(b"fake"),
-            input: "x".to_owned(),
-            input_layout: Layout::Nchw,
-            input_size: [2, 2],
-            batch: None,
-            feature_tensor: "map".to_owned(),
-            feature_layout: None,
-            preset: Preset::Unit,
-            described_preset: None,
-            trained: None,
-        };
+        let backbone = fake_backbone(Fake::new(white, fails_at));
+        let mut sessions = Sessions::one(backbone, 1);
+        self.run_in(&mut sessions, images, views, dtype)
+    }
+
+    fn run_in(
+        &self,
+        sessions: &mut Sessions,
+        images: &dyn Images,
+        views: &str,
+        dtype: Dtype,
+    ) -> (Result<Extracted, FeaturesError>, Store, Vec<String>) {
         let json = StoreJson {
-            key: StoreKey::new(&spec, Exif::Ignore, dtype),
+            key: StoreKey::new(&sessions.backbone().spec, Exif::Ignore, dtype),
             backbone_name: "fake".to_owned(),
             backbone_trained: None,
         };
         let folder = key::create(self.stores.path(), &json).unwrap();
-        let engine = Fake {
-            info: EngineInfo {
-                engine: "a fake".to_owned(),
-                provider: "CPU",
-                note: None,
-            },
-            white,
-            fails_at,
-            runs: 0,
-        };
-        let mut backbone = Backbone::new(spec, Box::new(engine), BATCH);
         let index = self.index();
         let store = Store::open(&folder).unwrap();
         let plan = plan(&index, Some(&store), &views.parse().unwrap());
@@ -206,9 +230,10 @@ impl Bench {
             strict: false,
             shard_bytes: 2 * BATCH * 12 * dtype.size_bytes(),
             stop: &AtomicBool::new(false),
+            clock: &Clock::default(),
         };
         let seen = Seen::default();
-        let result = extract(&job, &mut backbone, &index, &plan.missing, &seen);
+        let result = extract(&job, sessions, &index, &plan.missing, &seen);
         (result, Store::open(&folder).unwrap(), seen.0.into_inner())
     }
 }
@@ -375,4 +400,111 @@ fn interrupted_between_views_the_store_becomes_the_same() {
     let (result, store, lines) = bench.run_views(VIEWS, Dtype::F16, 1e6, Some(1));
     assert_eq!((result.unwrap().rows, lines.len()), (0, 0));
     assert_eq!(contents(&store), expected);
+}
+
+/// Rows as they lie in the store, in order.
+fn order(store: &Store) -> Vec<ImageId> {
+    store.iter().map(|(id, ..)| id).collect()
+}
+
+#[test]
+fn several_sessions_store_the_same_rows_in_the_same_order() {
+    let levels: Vec<u8> = (0..200).collect(); // 50 batches
+    let alone = Bench::new(&levels);
+    let (result, expected, _) = alone.run(Dtype::F32, 0.0, None);
+    assert_eq!(result.unwrap().rows, 200);
+    let bench = Bench::new(&levels);
+    let opened = AtomicUsize::new(0);
+    let open = |threads: usize| {
+        assert_eq!(threads, 2, "six threads for three sessions");
+        let mut engine = Fake::new(0.0, None);
+        // Out of step with each other.
+        engine.takes = Duration::from_millis(1 + opened.fetch_add(1, Ordering::Relaxed) as u64);
+        Ok(fake_backbone(engine))
+    };
+    let mut sessions = Sessions::fixed(3, 6, &open).unwrap();
+    let folder = Folder::new(bench.images.path());
+    let (result, store, _) = bench.run_in(&mut sessions, &folder, "identity", Dtype::F32);
+    assert_eq!(result.unwrap().rows, 200);
+    assert_eq!(order(&store), order(&expected));
+    assert_eq!(contents(&store), contents(&expected));
+}
+
+#[test]
+fn one_session_that_fails_ends_all_and_keeps_what_was_complete() {
+    let levels: Vec<u8> = (0..200).collect();
+    let bench = Bench::new(&levels);
+    let opened = AtomicUsize::new(0);
+    let open = |_: usize| {
+        let first = opened.fetch_add(1, Ordering::Relaxed) == 0;
+        Ok(fake_backbone(Fake::new(0.0, first.then_some(3))))
+    };
+    let mut sessions = Sessions::fixed(2, 2, &open).unwrap();
+    let folder = Folder::new(bench.images.path());
+    let (result, store, _) = bench.run_in(&mut sessions, &folder, "identity", Dtype::F32);
+    assert!(matches!(result, Err(FeaturesError::Backbone(_))));
+    // Two batches of the session that failed at least; none after the one that is missing.
+    assert!(
+        store.len() >= 2 * BATCH && store.len() < 200,
+        "{}",
+        store.len()
+    );
+    let ids: Vec<ImageId> = bench.index().iter().map(|entry| entry.id).collect();
+    let stored: Vec<ImageId> = order(&store);
+    assert!(ids.iter().take(stored.len()).all(|id| stored.contains(id)));
+}
+
+#[test]
+fn a_trial_takes_the_faster_arrangement_and_loses_no_row() {
+    let levels: Vec<u8> = (0..240).collect(); // 60 batches
+    // What a batch takes with four threads, with two, with one: in milliseconds.
+    let cases = [
+        (
+            [20, 20, 60],
+            Arrangement {
+                sessions: 2,
+                threads_each: 2,
+            },
+        ),
+        (
+            [5, 40, 40],
+            Arrangement {
+                sessions: 1,
+                threads_each: 4,
+            },
+        ),
+    ];
+    for (takes, expected) in cases {
+        let bench = Bench::new(&levels);
+        let open = |threads: usize| {
+            let mut engine = Fake::new(0.0, None);
+            let which = match threads {
+                4 => 0,
+                2 => 1,
+                _ => 2,
+            };
+            engine.takes = Duration::from_millis(takes[which]);
+            Ok(fake_backbone(engine))
+        };
+        let sessions = Sessions::fixed(1, 4, &open).unwrap();
+        let mut sessions = sessions.or_more(4, &open);
+        let folder = Folder::new(bench.images.path());
+        let (result, store, _) = bench.run_in(&mut sessions, &folder, "identity", Dtype::F32);
+        assert_eq!((result.unwrap().rows, store.len()), (240, 240));
+        assert_eq!(sessions.arrangement(), expected);
+    }
+}
+
+#[test]
+fn a_short_extraction_tries_nothing() {
+    let bench = Bench::new(&(0..20).collect::<Vec<u8>>());
+    let open = |threads: usize| {
+        assert_eq!(threads, 4, "no other session is opened");
+        Ok(fake_backbone(Fake::new(0.0, None)))
+    };
+    let mut sessions = Sessions::fixed(1, 4, &open).unwrap().or_more(4, &open);
+    let folder = Folder::new(bench.images.path());
+    let (result, ..) = bench.run_in(&mut sessions, &folder, "identity", Dtype::F32);
+    assert_eq!(result.unwrap().rows, 20);
+    assert_eq!(sessions.arrangement().sessions, 1);
 }

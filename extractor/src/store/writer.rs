@@ -114,7 +114,8 @@ impl ShardWriter {
         self
     }
 
-    /// Adds a record batch: a row for each image and view, `features` [rows, h, w, c] flat.
+    /// Adds a record batch: a row for each image and view, `features` [rows, h, w, c] flat. Gives the
+    /// buffer back, with anything in it.
     ///
     /// # Errors
     /// When the disk is full or fails; published shards are not affected.
@@ -125,16 +126,17 @@ impl ShardWriter {
         &mut self,
         rows: &[(ImageId, &str)],
         features: Vec<f32>,
-    ) -> Result<(), StoreError> {
+    ) -> Result<Vec<f32>, StoreError> {
         assert_eq!(
             features.len(),
             rows.len() * self.shape.len(),
             "one map a row"
         );
         if rows.is_empty() {
-            return Ok(());
+            return Ok(features);
         }
         let id_bytes: Vec<u8> = rows.iter().flat_map(|(id, _)| id.0).collect();
+        let mut converted = None; // what the features were converted from
         let (values, value_bytes): (ArrayRef, Buffer) = match self.key.dtype {
             Dtype::F32 => {
                 let values = ScalarBuffer::<f32>::from(features);
@@ -144,6 +146,7 @@ impl ShardWriter {
             Dtype::F16 => {
                 let mut halves = vec![f16::ZERO; features.len()];
                 halves.convert_from_f32_slice(&features);
+                converted = Some(features);
                 let values = ScalarBuffer::<f16>::from(halves);
                 let bytes = values.inner().clone();
                 (Arc::new(Float16Array::new(values, None)), bytes)
@@ -151,6 +154,7 @@ impl ShardWriter {
             Dtype::U8 => {
                 let bytes = features.iter().map(|v| v.round_ties_even() as u8);
                 let values: ScalarBuffer<u8> = bytes.collect::<Vec<u8>>().into();
+                converted = Some(features);
                 let bytes = values.inner().clone();
                 (Arc::new(UInt8Array::new(values, None)), bytes)
             }
@@ -173,7 +177,13 @@ impl ShardWriter {
             self.open = None;
             return Err(self.failed(e));
         }
-        if full { self.publish() } else { Ok(()) }
+        if full {
+            self.publish()?;
+        }
+        drop(batch);
+        // Ours alone again, unless Arrow keeps it.
+        let buffer = converted.or_else(|| value_bytes.into_vec().ok());
+        Ok(buffer.unwrap_or_default())
     }
 
     /// Publishes what is left and returns the paths of all shards written.

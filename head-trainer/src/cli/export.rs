@@ -232,7 +232,7 @@ impl Measured {
         threads: usize,
         output: &OutputArgs,
     ) -> anyhow::Result<Measured> {
-        let (bytes, spec) = (model.bytes().to_vec(), model.spec.clone());
+        let (bytes, spec) = (model.bytes()?, model.spec.clone());
         let provider = Provider::Cpu;
         let backbone = open_backbone(model, provider, threads, TOGETHER, &output.data_dir)?;
         let mut predictor = Predictor::of_head(head.clone(), backbone, key);
@@ -294,7 +294,7 @@ impl KerasFiles {
             "its weights and the head would be one file (hint: another name for --safetensors)"
         );
         Ok(KerasFiles {
-            backbone: keras::Backbone::read(model.bytes(), &model.spec)?,
+            backbone: keras::Backbone::read(&model.bytes()?, &model.spec)?,
             script: Pending::new(script)?,
             weights: Pending::new(&weights)?,
         })

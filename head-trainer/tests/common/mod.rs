@@ -17,13 +17,14 @@ use extractor::backbone::{MapShape, Model, Overrides};
 use extractor::decode::Exif;
 use extractor::digest::{Digest, ImageId};
 use extractor::engine::{EngineOptions, OnnxRuntime, Provider};
-use extractor::features::{self, Job, Report};
+use extractor::features::{self, Job, Report, Sessions};
 use extractor::images::Folder;
 use extractor::index::{DigestCache, Entry, Index};
 use extractor::preprocess::{Layout, Preset};
 use extractor::runtime::{self, Flavour};
 use extractor::store::writer::SHARD_BYTES;
 use extractor::store::{Dtype, IDENTITY, Provenance, ShardWriter, Store, StoreJson, StoreKey, key};
+use extractor::timings::Clock;
 use extractor::view::Views;
 
 /// The real test data, `HEADSTART_TEST_DATA`; without it the test says so and passes.
@@ -98,6 +99,7 @@ pub fn engine() -> EngineOptions {
         library: library(),
         provider: Provider::Cpu,
         threads: std::thread::available_parallelism().map_or(1, usize::from),
+        optimized: None,
     }
 }
 
@@ -126,8 +128,8 @@ pub fn extract_as(
     };
     let folder = key::create(&data_dir.join("features"), &json).unwrap();
     let options = engine();
-    let engine = OnnxRuntime::open(model.bytes(), &options).unwrap();
-    let mut backbone = model.with_engine(Box::new(engine), 64);
+    let engine = OnnxRuntime::open(&model.bytes().unwrap(), &options).unwrap();
+    let backbone = model.with_engine(Box::new(engine), 64);
     let store = Store::open(&folder).unwrap();
     let plan = features::plan(&index, Some(&store), &Views::identity());
     let job = Job {
@@ -137,8 +139,10 @@ pub fn extract_as(
         strict: true,
         shard_bytes: SHARD_BYTES,
         stop: &std::sync::atomic::AtomicBool::new(false),
+        clock: &Clock::default(),
     };
-    features::extract(&job, &mut backbone, &index, &plan.missing, &Quiet).unwrap();
+    let mut sessions = Sessions::one(backbone, options.threads);
+    features::extract(&job, &mut sessions, &index, &plan.missing, &Quiet).unwrap();
     (folder, index_path)
 }
 

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use onnx_protobuf::tensor_shape_proto::dimension;
 use onnx_protobuf::{Message as _, ModelProto, StringStringEntryProto, type_proto};
 
+use super::onnx::Outline;
 use super::probe::{Open, Pair, features_of_noise};
 use super::{Description, MapShape, Spec};
 use crate::digest::Digest;
@@ -138,7 +139,12 @@ impl Classifier<'_> {
                 input_size: size,
                 ..description.clone()
             };
-            Spec::of(Path::new(self.name), bytes, wanted, &Default::default())
+            Spec::of(
+                Path::new(self.name),
+                &Outline::of_bytes(bytes),
+                wanted,
+                &Default::default(),
+            )
         };
         let native_size = match (spec(&bytes, None), self.input_size) {
             (Ok(spec), _) => spec.input_size,
@@ -217,7 +223,12 @@ impl Cut {
             ..self.description.clone()
         };
         let path = Path::new(&self.name);
-        Spec::of(path, &self.bytes, description, &Default::default())
+        Spec::of(
+            path,
+            &Outline::of_bytes(&self.bytes),
+            description,
+            &Default::default(),
+        )
     }
 }
 

@@ -10,6 +10,7 @@ mod read;
 
 use std::path::{Path, PathBuf};
 
+use super::onnx::Outline;
 use super::probe::{Open, Pair, features_of_noise};
 use super::resnet50::onnx::{self, Label, OUTPUT};
 use super::resnet50::{Architecture, LayerWeights, Variant};
@@ -169,7 +170,7 @@ impl Built {
         let files = Pair::begin(to, &self.bytes, &self.description)?;
         let spec = Spec::of(
             to,
-            &self.bytes,
+            &Outline::of_bytes(&self.bytes),
             self.description.clone(),
             &Default::default(),
         )?;

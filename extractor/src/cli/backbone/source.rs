@@ -118,14 +118,15 @@ impl Source {
 /// Opens models with ONNX Runtime on the processor.
 pub(super) fn opener(
     library: &Path,
-) -> impl FnMut(&[u8]) -> Result<Box<dyn Engine>, EngineError> + use<> {
+) -> impl FnMut(&[u8]) -> Result<Box<dyn Engine + Send>, EngineError> + use<> {
     let options = EngineOptions {
         library: library.to_owned(),
         provider: Provider::Cpu,
         threads: given::threads(),
+        optimized: None,
     };
     move |model| {
         let engine = OnnxRuntime::open(model, &options)?;
-        Ok(Box::new(engine) as Box<dyn Engine>)
+        Ok(Box::new(engine) as Box<dyn Engine + Send>)
     }
 }

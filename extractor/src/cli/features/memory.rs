@@ -10,7 +10,7 @@ use crate::given;
 /// `batch_size` over an index of `images`.
 pub(super) fn warn(model: &Model, batch_size: u16, images: usize) {
     let needed = needed_bytes(
-        model.bytes().len() as u64,
+        model.len_bytes,
         batch_size.into(),
         model.spec.input_size,
         images as u64,
@@ -18,6 +18,27 @@ pub(super) fn warn(model: &Model, batch_size: u16, images: usize) {
     if let Some(warning) = tight(given::memory_bytes(), needed) {
         tracing::warn!("{warning}");
     }
+}
+
+/// Memory that several sessions may take together.
+const MOST_BYTES: u64 = 1_000_000_000;
+
+/// How many sessions of `model` in batches of `batch_size` fit what an extraction may take, or this
+/// process was given, if that is less; at least one. They share the weights.
+pub(super) fn most_sessions(model: &Model, batch_size: usize) -> usize {
+    let most = given::memory_bytes().map_or(MOST_BYTES, |given| given.min(MOST_BYTES));
+    sessions_in(
+        most,
+        model.len_bytes,
+        batch_size as u64,
+        model.spec.input_size,
+    )
+}
+
+fn sessions_in(most_bytes: u64, model_bytes: u64, batch_size: u64, size: [usize; 2]) -> usize {
+    let one = needed_bytes(model_bytes, batch_size, size, 0);
+    let next = (needed_bytes(model_bytes, 2 * batch_size, size, 0) - one).max(1);
+    1 + (most_bytes.saturating_sub(one) / next) as usize
 }
 
 /// Memory that an extraction takes, in bytes, about: measured with ResNet50 and MobileNetV2 at
@@ -48,7 +69,7 @@ fn tight(given: Option<u64>, needed: u64) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{needed_bytes, tight};
+    use super::{needed_bytes, sessions_in, tight};
 
     #[test]
     fn a_job_with_too_little_memory_is_told() {
@@ -61,6 +82,8 @@ mod tests {
             let needed = needed_bytes(model, batch, [100, 100], 300) as f64 / f64::from(1 << 20);
             assert!((needed / measured - 1.0).abs() < 0.1, "{needed} {measured}");
         }
+        assert_eq!(sessions_in(1_000_000_000, 94_400_000, 64, [100, 100]), 3);
+        assert_eq!(sessions_in(500_000_000, 94_400_000, 64, [100, 100]), 1);
         assert_eq!(tight(None, 1), None);
         assert_eq!(tight(Some(2 << 30), 1 << 30), None);
         let warning = tight(Some(600 << 20), 1 << 30).unwrap();

@@ -1,0 +1,285 @@
+//! The backbone at work: one session of many threads or several of fewer, whichever is measured to be
+//! faster.
+//!
+//! Several sessions of one thread each need not wait for each other after every operator; one session
+//! of all threads takes less memory. Which is faster differs by machine and by model, so a long
+//! extraction tries it on its first batches, whose rows count like all others: no row depends on the
+//! session that computed it. Must not know about images or stores.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, Sender, SyncSender};
+use std::sync::{Mutex, PoisonError};
+use std::time::Instant;
+
+use super::input::InputBatch;
+use crate::backbone::{Backbone, BackboneError, MapShape};
+use crate::engine::Cause;
+use crate::timings::{Clock, Stage};
+
+/// Batches of each session that are measured, after one that is not.
+const MEASURED: usize = 3;
+
+/// More sessions must be at least this much faster, as they take more memory.
+const WORTH_IT: f64 = 1.01;
+
+/// A trial must be a small part of the work.
+const TRIAL_SHARE: usize = 3;
+
+/// Opens a session with this many threads.
+pub type Open<'a> = &'a (dyn Fn(usize) -> Result<Backbone, Cause> + Sync);
+
+/// How the threads are shared out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+pub struct Arrangement {
+    /// Sessions that run at the same time.
+    pub sessions: usize,
+    /// Threads of each.
+    pub threads_each: usize,
+}
+
+impl std::fmt::Display for Arrangement {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let plural = |n: usize, word: &str| match n {
+            1 => format!("1 {word}"),
+            n => format!("{n} {word}s"),
+        };
+        let sessions = plural(self.sessions, "session");
+        write!(f, "{sessions} of {}", plural(self.threads_each, "thread"))
+    }
+}
+
+/// The sessions of one backbone.
+pub struct Sessions<'a> {
+    backbones: Vec<Backbone>, // at least one, but while they are rearranged
+    threads_each: usize,
+    trial: Option<Trial<'a>>,
+}
+
+/// Whether more sessions are faster is to be found out.
+struct Trial<'a> {
+    most: usize,
+    open: Open<'a>,
+}
+
+impl<'a> Sessions<'a> {
+    /// One session.
+    pub fn one(backbone: Backbone, threads: usize) -> Sessions<'a> {
+        Sessions {
+            backbones: vec![backbone],
+            threads_each: threads.max(1),
+            trial: None,
+        }
+    }
+
+    /// This many sessions, which share `threads` threads.
+    ///
+    /// # Errors
+    /// When one cannot be opened.
+    pub fn fixed(sessions: usize, threads: usize, open: Open<'a>) -> Result<Sessions<'a>, Cause> {
+        let threads_each = (threads / sessions.max(1)).max(1);
+        Ok(Sessions {
+            backbones: open_all(sessions.max(1), threads_each, open)?,
+            threads_each,
+            trial: None,
+        })
+    }
+
+    /// The same, or at most `most` sessions that share its threads, if the first batches show that these
+    /// are faster.
+    pub fn or_more(mut self, most: usize, open: Open<'a>) -> Sessions<'a> {
+        self.trial = Some(Trial { most, open });
+        self
+    }
+
+    /// One of them: all are the same but for the threads.
+    pub fn backbone(&self) -> &Backbone {
+        &self.backbones[0]
+    }
+
+    /// How the threads are shared out now.
+    pub fn arrangement(&self) -> Arrangement {
+        Arrangement {
+            sessions: self.backbones.len(),
+            threads_each: self.threads_each,
+        }
+    }
+
+    /// Sessions at most, as a trial may end.
+    pub(super) fn most(&self) -> usize {
+        let trial = self.trial.as_ref().map_or(1, |trial| trial.most);
+        trial.max(self.backbones.len())
+    }
+
+    /// Runs batch after batch until there are no more (about `expected` of them).
+    ///
+    /// # Errors
+    /// When a trial is over and no session can be opened any more.
+    pub(super) fn run(&mut self, feed: &Feed, expected: usize) -> Result<(), Cause> {
+        if let Some(trial) = self.trial.take() {
+            self.try_out(&trial, feed, expected)?;
+        }
+        phase(&mut self.backbones, self.threads_each, feed, None);
+        Ok(())
+    }
+
+    /// Doubles the number of sessions as long as that pays and the trial stays a small part of the
+    /// work. Old sessions are closed before new ones are opened, as both would take memory.
+    fn try_out(&mut self, trial: &Trial, feed: &Feed, expected: usize) -> Result<(), Cause> {
+        let threads = self.threads_each;
+        let batches = |sessions: usize| sessions * (MEASURED + 1);
+        let most = trial.most.min(threads);
+        let mut tried = batches(1);
+        let mut best = None;
+        let mut sessions = 2;
+        while sessions <= most && tried + batches(sessions) <= expected / TRIAL_SHARE {
+            let before = self.arrangement();
+            let rate_before = best.unwrap_or_else(|| self.measure(feed, batches(1)));
+            let now = Arrangement {
+                sessions,
+                threads_each: threads / sessions,
+            };
+            let rate = match self.rearrange(now, trial.open) {
+                Ok(()) => self.measure(feed, batches(sessions)),
+                Err(e) => {
+                    tracing::debug!("no {now}: {e}");
+                    0.0
+                }
+            };
+            if rate < rate_before * WORTH_IT {
+                return self.rearrange(before, trial.open);
+            }
+            best = Some(rate);
+            tried += batches(sessions);
+            sessions *= 2;
+        }
+        Ok(())
+    }
+
+    fn measure(&mut self, feed: &Feed, batches: usize) -> f64 {
+        let rate = phase(&mut self.backbones, self.threads_each, feed, Some(batches));
+        tracing::debug!("{}: {rate:.1} images/s", self.arrangement());
+        rate
+    }
+
+    fn rearrange(&mut self, to: Arrangement, open: Open) -> Result<(), Cause> {
+        self.backbones.clear();
+        self.backbones = open_all(to.sessions, to.threads_each, open)?;
+        self.threads_each = to.threads_each;
+        Ok(())
+    }
+}
+
+/// Opens sessions side by side.
+fn open_all(sessions: usize, threads_each: usize, open: Open) -> Result<Vec<Backbone>, Cause> {
+    if sessions == 1 {
+        return Ok(vec![open(threads_each)?]);
+    }
+    std::thread::scope(|scope| {
+        let opening: Vec<_> = (0..sessions)
+            .map(|_| scope.spawn(|| open(threads_each)))
+            .collect();
+        let opened = opening.into_iter().map(|one| match one.join() {
+            Ok(opened) => opened,
+            Err(panic) => std::panic::resume_unwind(panic),
+        });
+        opened.collect()
+    })
+}
+
+/// Where batches come from and go to.
+pub(super) struct Feed<'a, 'i> {
+    pub batches: Mutex<Receiver<InputBatch<'i>>>,
+    pub results: SyncSender<Computed<'i>>,
+    /// Feature buffers that are free again.
+    pub spare: Mutex<Receiver<Vec<f32>>>,
+    /// Input buffers that are free again.
+    pub used: Sender<Vec<f32>>,
+    pub stop: &'a AtomicBool,
+    pub clock: &'a Clock,
+}
+
+/// A batch that went through the backbone.
+pub(super) struct Computed<'i> {
+    pub batch: InputBatch<'i>,
+    /// Shape of a map; none if no image of the batch could be read.
+    pub shape: Result<Option<MapShape>, BackboneError>,
+    pub features: Vec<f32>, // [batch_size, h, w, c]
+}
+
+/// Lets every session run until there is nothing left, the writer has gone, or `quota` batches are
+/// taken. Returns the images a second of all sessions together, without the first batch of each.
+fn phase(backbones: &mut [Backbone], threads: usize, feed: &Feed, quota: Option<usize>) -> f64 {
+    let taken = AtomicUsize::new(0);
+    let may_take = || quota.is_none_or(|quota| taken.fetch_add(1, Ordering::Relaxed) < quota);
+    std::thread::scope(|scope| {
+        let running: Vec<_> = backbones
+            .iter_mut()
+            .map(|backbone| scope.spawn(move || session(backbone, threads, feed, &may_take)))
+            .collect();
+        let rates = running.into_iter().map(|one| match one.join() {
+            Ok(rate) => rate,
+            Err(panic) => std::panic::resume_unwind(panic),
+        });
+        rates.sum()
+    })
+}
+
+/// Runs one session. Returns its images a second, without the first batch.
+fn session(
+    backbone: &mut Backbone,
+    threads: usize,
+    feed: &Feed,
+    may_take: &dyn Fn() -> bool,
+) -> f64 {
+    let mut warm: Option<Instant> = None;
+    let mut rate = 0.0;
+    let mut measured = 0;
+    while may_take() && run_one(backbone, threads, feed) {
+        match warm {
+            None => warm = Some(Instant::now()),
+            Some(start) => {
+                measured += backbone.batch_size;
+                rate = measured as f64 / start.elapsed().as_secs_f64();
+            }
+        }
+    }
+    rate
+}
+
+/// Takes a batch, runs it and hands it on. False when there is nothing more to do.
+fn run_one(backbone: &mut Backbone, threads: usize, feed: &Feed) -> bool {
+    let clock = feed.clock;
+    let next = || {
+        let batches = feed.batches.lock().unwrap_or_else(PoisonError::into_inner);
+        match feed.stop.load(Ordering::Relaxed) {
+            true => None,
+            false => batches.recv().ok(),
+        }
+    };
+    let Some(mut batch) = clock.time_on(Stage::Starved, threads, next) else {
+        return false;
+    };
+    let spare = feed.spare.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut features = spare.try_recv().unwrap_or_default();
+    drop(spare);
+    let any = batch.parts.iter().any(|part| part.loaded.is_ok());
+    let shape = match any {
+        true => clock
+            .time_on(Stage::Engine, threads, || {
+                backbone.run(&batch.input, &mut features)
+            })
+            .map(Some),
+        false => Ok(None),
+    };
+    clock.batch_done();
+    // Nobody minds if the loader has ended.
+    let _ = feed.used.send(std::mem::take(&mut batch.input));
+    let failed = shape.is_err();
+    let computed = Computed {
+        batch,
+        shape,
+        features,
+    };
+    let sent = clock.time_on(Stage::Blocked, threads, || feed.results.send(computed));
+    sent.is_ok() && !failed
+}

@@ -287,7 +287,7 @@ def openvino_tasks(settings):
                 filled = np.concatenate([batch, np.zeros((len(batches[0]) - len(batch), *batch.shape[1:]), np.float32)])
             return request.infer({0: filled}, share_inputs=True, share_outputs=True)[0]
 
-        pooled_start(run, batches[0], settings["folder"], f"openvino-{precision}")
+        pooled_start(run, batches[0], settings["folder"], f"openvino {precision}")
         return lambda: [len(run(batch)) for batch in batches]
 
     tasks = {f"openvino {precision}": compiled(precision) for precision in ["f32", "bf16"]}

@@ -121,12 +121,12 @@ def command_lines(rows):
 def goal_lines(listed):
     lines = []
     for goal in listed:
-        digits = 5 if 0.99 < goal["least"] < 1 else 2
+        digits = 7 if 0.99 < goal["least"] < 1 else 3 if goal["least"] < 2 else 2
         told = f"goal: {goal['name']} at least {goal['least']:g}: "
         if goal["measured"] is None:
             lines.append(told + "not measured")
             continue
-        spread = f" ({goal['low']:.2f} to {goal['high']:.2f})" if "low" in goal else ""
+        spread = f" ({goal['low']:.{digits}f} to {goal['high']:.{digits}f})" if "low" in goal else ""
         word = "reached" if goal["reached"] else "MISSED"
         lines.append(f"{told}{goal['measured']:.{digits}f}{spread}, {word}")
     return lines

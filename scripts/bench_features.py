@@ -83,6 +83,8 @@ def parse(arguments):
     for name in ["rounds", "images", "threads"]:
         if getattr(options, name) < 1:
             parser.error(f"--{name} must be at least 1")
+    if options.data and not options.data.is_dir():
+        parser.error(f"--data {options.data} is not a folder (hint: one with a sub-folder of JPEG files a class)")
     for name in ["extractor", "backbone", "int8"]:
         path = getattr(options, name)
         if path and not path.is_file():

@@ -6,8 +6,8 @@
 
 Every round runs each contestant once over the same JPEG files or, where it is an engine alone, over the input that they
 come to, held in memory; one after the other, every second round the other way round. Two sets: the files as they are
-(180 x 180 photos of `HEADSTART_TEST_DATA`, else drawings of `extractor sample`, or those of --data), and the same enlarged
-to 500 x 375. ResNet50 at 100 x 100, batches of 64, as many threads as cores. Told are medians over the rounds.
+(180 x 180 photos of `HEADSTART_TEST_DATA`, else drawings of `extractor sample`, or those of --data), and the same
+enlarged to 500 x 375. ResNet50 at 100 x 100, batches of 64, as many threads as cores. Told are medians over the rounds.
 
 Of this project it runs the command as a user would, each time into a fresh store on the disk: its rate is that of the
 extraction, from JPEG to file, as the peers' rates leave out their start, too; the time of the whole command and of a
@@ -145,7 +145,8 @@ def contestants_of_ours(options, backbone):
         else:
             for precision in ["fp32", "bf16"]:
                 flags = ["--ep", "openvino", "--precision", precision]
-                found.append(Ours(f"ours-openvino-{precision}", f"ours, OpenVINO {precision}", options, backbone, flags))
+                name = f"ours, OpenVINO {precision}"
+                found.append(Ours(f"ours-openvino-{precision}", name, options, backbone, flags))
     if options.int8:
         found.append(Ours("ours-int8", "ours, int8", options, options.int8, ["--ep", "cpu"]))
     return found
@@ -182,7 +183,8 @@ class Rounds:
         self.options, self.folder, self.sets = options, folder, sets
         self.rows = {}
         # Ours first, the raw engine right beside it: the ratio of the two is the closest.
-        of_ours = [partial(self.ours, ours[0], one) for one in sets] + [partial(self.ours, one, sets[0]) for one in ours[1:]]
+        of_ours = [partial(self.ours, ours[0], images) for images in sets]
+        of_ours += [partial(self.ours, one, sets[0]) for one in ours[1:]]
         of_peers = [partial(self.peer, peer, task) for peer in peers for task in peer.ready["tasks"]]
         self.steps = [of_ours[0], *of_peers[:1], *of_ours[1:], *of_peers[1:]]
         self.kept = {}
@@ -318,7 +320,7 @@ def measure(options, folder):
     for peer in peers:
         versions |= peer.ready["versions"]
     if versions.get("onnxruntime") not in (None, told["engine"].split()[-1]):
-        left_out.append(f"nothing, but the raw engine is {versions['onnxruntime']} and ours {told['engine']}")
+        log(f"note: the raw engine is onnxruntime {versions['onnxruntime']}, ours {told['engine']}")
     rows = table.finished(rows, options.images)
     return {
         "date": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),

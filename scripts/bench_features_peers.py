@@ -5,8 +5,8 @@
     python bench_features_peers.py engines FOLDER                   (.venv/peers) how alike the engines' features are
     python bench_features_peers.py serve LIBRARY SETTINGS           raw in .venv/peers, the others in .venv/bench
 
-A served library reads the name of a task a line, runs it, and answers with the seconds; starting, loading, compiling and
-a first run are over before it says that it is ready. All run the same ResNet50 (version 1: the stride is in the 1x1
+A served library reads the name of a task a line, runs it, and answers with the seconds; starting, loading, compiling
+and a first run are over before it says that it is ready. All run the same ResNet50 (version 1: the stride is in the 1x1
 convolution), the engines from the very same ONNX file; PyTorch and Keras hold random weights, which cost the same.
 It must not know what is done with the figures.
 """

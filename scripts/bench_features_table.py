@@ -1,7 +1,7 @@
 """From the seconds that scripts/bench_features.py measured to rows, ratios, goals and tables.
 
-Pure functions of a few plain dictionaries, so that scripts/test_bench_features.py can check the arithmetic. A *row* as it
-is measured: `key`, `name`, `scope` ("end to end" or "engine only"), `set` (the JPEG set's name, None for an engine
+Pure functions of a few plain dictionaries, so that scripts/test_bench_features.py can check the arithmetic. A *row* as
+it is measured: `key`, `name`, `scope` ("end to end" or "engine only"), `set` (the JPEG set's name, None for an engine
 alone), `secs` (a number a round) and, for the command of this project, `total_secs`, `cached_secs`, `peak_bytes` and
 `least_cosine` where they are known. It must not know how any of them came about.
 """
@@ -17,7 +17,7 @@ def rates(row, images):
 
 
 def finished(rows, images):
-    """The rows with `images_per_sec`, its `low` and `high`, and ratios to the raw engine and to Keras on the same files.
+    """The rows with `images_per_sec`, its `low` and `high`, and ratios to the raw engine and to Keras on these files.
 
     An engine alone has no files: it is compared with Keras on the first set.
     """
@@ -97,7 +97,8 @@ def cells(row):
 
     spread = f"{row['low']:.1f} to {row['high']:.1f}"
     speed = f"{row['images_per_sec']:.1f}"
-    return [row["name"], row["scope"], row["set"] or "none", speed, spread, ratio(row["of_raw"]), ratio(row["of_keras"])]
+    ratios = [ratio(row["of_raw"]), ratio(row["of_keras"])]
+    return [row["name"], row["scope"], row["set"] or "none", speed, spread, *ratios]
 
 
 def command_lines(rows):

@@ -34,7 +34,8 @@ def measured():
         row("ours", table.END_TO_END, SETS[1], [7.0, 7.0, 7.0]),
         row("keras", table.END_TO_END, SETS[0], [9.0, 8.0, 30.0]),
         row("keras", table.END_TO_END, SETS[1], [10.0, 8.0, 12.0]),
-        row("ours-openvino-bf16", table.END_TO_END, SETS[0], [3.0, 2.5, 3.5], least_cosine=0.99999, compared_with="ours"),
+        row("ours-openvino-bf16", table.END_TO_END, SETS[0], [3.0, 2.5, 3.5],
+            least_cosine=0.99999, compared_with="ours"),
     ]
 
 

@@ -112,6 +112,8 @@ def command_lines(rows):
             line += f", again with all cached {row['median_cached_secs']:.3f} s"
         if row.get("peak_bytes"):
             line += f", peak memory {row['peak_bytes'] / 1e6:.0f} MB"
+        if row.get("engine"):
+            line += f", on {row['engine']}, {row['provider']} provider"
         lines.append(line)
     for row in rows:
         if row.get("least_cosine") is not None:

@@ -29,7 +29,7 @@ def measured():
     """Rows whose medians are 6 s of ours, 5.7 s of the raw engine, 9 s of Keras."""
     return [
         row("ours", table.END_TO_END, SETS[0], [6.0, 5.0, 20.0], total_secs=[8.0, 6.0, 30.0],
-            cached_secs=[0.04, 0.03, 0.05], peak_bytes=500_000_000),
+            cached_secs=[0.04, 0.03, 0.05], peak_bytes=500_000_000, engine="engine 1", provider="CPU"),
         row("raw", table.ENGINE_ONLY, None, [5.7, 4.0, 19.0]),
         row("ours", table.END_TO_END, SETS[1], [7.0, 7.0, 7.0]),
         row("keras", table.END_TO_END, SETS[0], [9.0, 8.0, 30.0]),
@@ -105,7 +105,7 @@ class Tables(unittest.TestCase):
         text = table.plain(result())
         self.assertIn("MISSED", text)
         self.assertIn("not measured", text)
-        self.assertIn("whole command 8.00 s, again with all cached 0.040 s, peak memory 500 MB", text)
+        self.assertIn("whole command 8.00 s, again with all cached 0.040 s, peak memory 500 MB, on engine 1, CPU provider", text)
         line = next(line for line in text.splitlines() if line.startswith("the keras") and "500x375" in line)
         self.assertEqual(line.split()[-2:], ["0.57", "1.00"])
 

@@ -105,7 +105,8 @@ class Tables(unittest.TestCase):
         text = table.plain(result())
         self.assertIn("MISSED", text)
         self.assertIn("not measured", text)
-        self.assertIn("whole command 8.00 s, again with all cached 0.040 s, peak memory 500 MB, on engine 1, CPU provider", text)
+        told = "whole command 8.00 s, again with all cached 0.040 s, peak memory 500 MB, on engine 1, CPU provider"
+        self.assertIn(told, text)
         line = next(line for line in text.splitlines() if line.startswith("the keras") and "500x375" in line)
         self.assertEqual(line.split()[-2:], ["0.57", "1.00"])
 

@@ -5,7 +5,7 @@
 #   BACKBONE=FILE     backbone, an ONNX file                      [data/backbones/resnet50.onnx]
 #   STORE=DIR         folder of feature stores                    [data/features]
 #   EP=auto|cpu|cuda  execution provider                          [auto]
-#   FEATURES_ARGS=..  more flags for `extractor features`
+#   FEATURES_ARGS=..  more flags for `extractor features`, in `make profile`, too
 #   DATA_ARGS=..      more flags for `extractor fetch`, say --keep-all
 #   HEAD_ARGS=..      more flags for `head-trainer train`
 #   BASELINE_ARGS=..  more flags for `head-trainer baseline`
@@ -14,7 +14,8 @@
 #   PARITY_ARGS=..    flags for scripts/parity.py, say --weights imagenet
 #   PARTS=N           parts of features-slurm; more variables: scripts/slurm/submit --help  [8]
 #   SUBMIT_ARGS=..    flags for scripts/slurm/submit, say --dry-run or --array 2
-#   BENCH_ARGS=..     flags for scripts/bench_head.py or bench_baseline.py, say --peers keras; for the server of WHAT=serve
+#   WHAT=NAME         which benchmark                             [features]
+#   BENCH_ARGS=..     flags for scripts/bench_features.py, bench_head.py or bench_baseline.py, say --peers keras; for the server of WHAT=serve
 #
 # A DATA or BACKBONE that is given is used or refused. Where none is given and none lies at the
 # usual place, a synthetic sample set and an untrained ResNet50 stand in, and everything that comes
@@ -164,6 +165,7 @@ test-all: test ## all tests: adds the slow ones and the Python peers
 	$(PYTHON) scripts/test_inputs.py
 	$(PYTHON) scripts/test_events.py
 	$(PYTHON) scripts/test_report.py
+	$(PYTHON) scripts/test_bench_features.py
 	$(PYTHON) scripts/test_export_model.py
 	$(PYTHON) scripts/test_web.py
 	$(PYTHON) scripts/test_parity.py
@@ -174,9 +176,23 @@ test-all: test ## all tests: adds the slow ones and the Python peers
 	$(PYTHON) scripts/test_kubernetes.py
 	$(PYTHON) scripts/test_readme.py
 
+.PHONY: profile
+profile: check build $(stand_in_files) ## a stage-by-stage time table of computing the features anew, into a store that is thrown away
+	@$(if $(stand_ins),echo "$(note)" >&2)
+	@$(fetch_runtime)
+	@mkdir -p "$(results)"; place=$$(mktemp -d "$(results)/profile.XXXXXX") || exit 1; trap 'rm -rf "$$place"' EXIT; trap 'exit 130' INT TERM; \
+	  $(extractor) features "$(images)" --backbone "$(model)" --store "$$place/features" --index "$$place/index.arrow" --ep $(EP) --timings $(FEATURES_ARGS) $(skips_are_fine)
+
+# WHAT=features compares speeds, for which untrained weights do; for images the script looks itself.
+WHAT ?= features
+bench_needs := $(if $(filter features,$(WHAT)),check build $(filter $(untrained),$(stand_in_files)))
+
 .PHONY: bench
-bench: ## benchmarks: WHAT=head times the solvers beside other libraries, WHAT=baseline the CNN, WHAT=store writing, pooling and cached runs, WHAT=audit an audit, WHAT=serve a server under load, WHAT=scale a million images
-ifeq ($(WHAT),head)
+bench: $(bench_needs) ## benchmarks: the features beside the raw engine, Keras, PyTorch and OpenVINO; WHAT=head the solvers beside other libraries, WHAT=baseline the CNN, WHAT=store writing, pooling and cached runs, WHAT=audit an audit, WHAT=serve a server under load, WHAT=scale a million images
+ifeq ($(WHAT),features)
+	@$(fetch_runtime)
+	$(PYTHON) scripts/bench_features.py --backbone "$(model)" $(if $(strip $(DATA)),--data "$(DATA)") $(BENCH_ARGS)
+else ifeq ($(WHAT),head)
 	$(PYTHON) scripts/bench_head.py $(BENCH_ARGS)
 else ifeq ($(WHAT),baseline)
 	$(PYTHON) scripts/bench_baseline.py $(BENCH_ARGS)
@@ -190,7 +206,7 @@ else ifeq ($(WHAT),serve)
 else ifeq ($(WHAT),scale)
 	$(CARGO) test --release --locked --test scale -- --ignored --nocapture
 else
-	@echo "error: make bench needs WHAT=head, WHAT=baseline, WHAT=store, WHAT=audit, WHAT=serve or WHAT=scale" >&2; exit 2
+	@echo "error: make bench knows WHAT=features, WHAT=head, WHAT=baseline, WHAT=store, WHAT=audit, WHAT=serve or WHAT=scale" >&2; exit 2
 endif
 
 .PHONY: lint

@@ -164,14 +164,14 @@ def serve(name, folder, threads):
 
 
 class Contestant:
-    """A process that trains once for each line it gets."""
+    """A process that does its task once for each line it gets; `ready` is what it said when it could."""
 
     def __init__(self, name, command, environment):
         self.name, self.secs, self.last = name, [], {}
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
         )
-        self.answer()
+        self.ready = self.answer()
 
     def answer(self):
         for line in self.process.stdout:
@@ -179,8 +179,8 @@ class Contestant:
                 return json.loads(line)
         sys.exit(f"error: {self.name} ended with exit code {self.process.wait()}")
 
-    def once(self):
-        print("once", file=self.process.stdin, flush=True)
+    def once(self, task="once"):
+        print(task, file=self.process.stdin, flush=True)
         self.last = self.answer()
         self.secs.append(self.last["secs"])
 

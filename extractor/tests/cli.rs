@@ -468,3 +468,92 @@ fn a_signal_keeps_what_is_complete() {
     let whole = features(&folder.path().join("other"), &images, 0, &[]);
     assert!(rows(rest["store"].as_str().unwrap()) == rows(whole["store"].as_str().unwrap()));
 }
+
+/// However many sessions share the threads, and whether the model was optimised now or before, the rows
+/// are the same bits.
+#[test]
+fn sessions_and_kept_optimised_models_do_not_change_a_bit() {
+    let folder = tempfile::tempdir().unwrap();
+    let images = folder.path().join("images");
+    common::sample(&images, 20);
+    let backbone = folder.path().join("tiny.onnx");
+    fs::copy(common::tiny_backbone(folder.path()), &backbone).unwrap();
+    let optimized = backbone.with_extension("optimized");
+    let run = |data: &str, more: &[&str]| {
+        let data = folder.path().join(data);
+        let mut command = common::features_with(&backbone, &data, &images, 4);
+        let output = command.args(more).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        json(&output.stdout)
+    };
+    let first = run("a", &["--sessions", "1"]);
+    let expected = rows(first["store"].as_str().unwrap());
+    assert_eq!(expected.len(), 40);
+    assert_eq!(
+        first["arrangement"],
+        serde_json::json!({"sessions": 1, "threads_each": 2})
+    );
+    let kept: Vec<_> = fs::read_dir(&optimized).unwrap().flatten().collect();
+    assert_eq!(
+        kept.len(),
+        1,
+        "the optimised model is kept beside the model"
+    );
+
+    let two = run("b", &["--sessions", "2"]);
+    assert_eq!(
+        two["arrangement"],
+        serde_json::json!({"sessions": 2, "threads_each": 1})
+    );
+    assert_eq!(rows(two["store"].as_str().unwrap()), expected);
+
+    // A damaged one is made anew.
+    fs::write(kept[0].path().join("model.onnx"), "nonsense").unwrap();
+    let mended = run("c", &[]);
+    assert_eq!(rows(mended["store"].as_str().unwrap()), expected);
+    assert_eq!(fs::read_dir(&optimized).unwrap().count(), 1);
+
+    // Where nothing can be kept, the model itself is opened.
+    fs::remove_dir_all(&optimized).unwrap();
+    fs::write(&optimized, "in the way").unwrap();
+    let data = folder.path().join("d");
+    fs::create_dir(&data).unwrap();
+    fs::write(data.join("optimized"), "in the way").unwrap();
+    let without = run("d", &[]);
+    assert_eq!(rows(without["store"].as_str().unwrap()), expected);
+}
+
+#[test]
+fn timings_say_where_the_time_went() {
+    let folder = tempfile::tempdir().unwrap();
+    let images = folder.path().join("images");
+    common::sample(&images, 10);
+    let backbone = common::tiny_backbone(folder.path());
+    let data = folder.path().join("data");
+    let features = |more: &[&str]| {
+        let mut command = common::extractor(&data);
+        command.args(["features", "--ep", "cpu", "--backbone"]);
+        command.arg(&backbone).arg(&images).args(more);
+        let output = command.assert().code(0).get_output().stdout.clone();
+        String::from_utf8(output).unwrap()
+    };
+    let text = features(&["--timings"]);
+    for stage in ["read", "decode", "resize", "engine", "check", "write"] {
+        assert!(text.lines().any(|line| line.starts_with(stage)), "{text}");
+    }
+    assert!(text.contains("engine ready after"), "{text}");
+    // JSON has them always.
+    let all = features(&["--json", "--dtype", "f16"]);
+    let all = json(all.as_bytes());
+    for stage in ["read", "decode", "resize", "engine", "write"] {
+        let secs = all["timings"][format!("{stage}_secs")].as_f64().unwrap();
+        assert!(secs > 0.0, "{all}");
+    }
+    let start = &all["start"];
+    let secs = |name: &str| start[name].as_f64().unwrap();
+    assert!(secs("planned_secs") < secs("engine_secs"));
+    assert!(secs("engine_secs") < secs("first_batch_secs"));
+    // Nothing to do takes no engine and no time.
+    let cached = json(features(&["--json"]).as_bytes());
+    assert!(cached["timings"].is_null() && cached["start"]["engine_secs"].is_null());
+}

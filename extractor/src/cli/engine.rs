@@ -21,10 +21,8 @@ pub fn open_engine(
     data_dir: &Path,
 ) -> anyhow::Result<OnnxRuntime> {
     let mut options = options(provider, threads, data_dir)?;
-    options.optimized = Some(Optimized {
-        root: data_dir.join("optimized"),
-        model: model.spec.digest,
-    });
+    let other = data_dir.join("optimized");
+    options.optimized = Some(Optimized::beside(&model.path, model.spec.digest, other));
     let bytes = || Ok(Cow::Owned(model.bytes()?));
     OnnxRuntime::open_lazily(&bytes, &options)
         .with_context(|| format!("cannot open the backbone {}", escape_path(&model.path)))

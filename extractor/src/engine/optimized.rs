@@ -26,10 +26,9 @@ const RECORD: &str = "record.json";
 /// Where the optimised form of one model is kept.
 #[derive(Debug, Clone)]
 pub struct Optimized {
-    /// The folder above all of them.
-    pub root: PathBuf,
-    /// Digest of the model's file.
-    pub model: Digest,
+    /// Folders to look in, and to write to the first that lets us.
+    roots: Vec<PathBuf>,
+    model: Digest,
 }
 
 #[derive(PartialEq, serde::Serialize, serde::Deserialize)]
@@ -48,6 +47,20 @@ struct Recorded {
 }
 
 impl Optimized {
+    /// Of the model at `path`, whose file has this digest: beside it, in a folder `NAME.optimized`, else
+    /// below `other`.
+    pub fn beside(path: &Path, model: Digest, other: PathBuf) -> Optimized {
+        let folder = path.parent().filter(|folder| *folder != Path::new(""));
+        let folder = folder.unwrap_or(Path::new("."));
+        // Whoever may do everything heeds the bits, too.
+        let read_only = fs::metadata(folder).is_ok_and(|m| m.permissions().readonly());
+        let beside = (!read_only).then(|| path.with_extension("optimized"));
+        Optimized {
+            roots: beside.into_iter().chain([other]).collect(),
+            model,
+        }
+    }
+
     /// The optimised model for this version of the engine and this processor: the one that is kept, else
     /// the one that `write` makes now at the path it is given, with the weights beside it as
     /// [`WEIGHTS`].
@@ -57,7 +70,7 @@ impl Optimized {
     pub(super) fn get(
         &self,
         engine: &str,
-        write: impl FnOnce(&Path) -> Result<(), Cause>,
+        mut write: impl FnMut(&Path) -> Result<(), Cause>,
     ) -> Result<PathBuf, Cause> {
         let record = |files| Record {
             engine: engine.to_owned(),
@@ -65,28 +78,68 @@ impl Optimized {
             model_sha256: self.model,
             files,
         };
-        let what = serde_json::to_vec(&record(Vec::new()))?;
-        let folder = self.root.join(Digest::of(&what).short());
-        if is_whole(&folder, &record) {
+        let name = Digest::of(&serde_json::to_vec(&record(Vec::new()))?).short();
+        let folders = || self.roots.iter().map(|root| root.join(&name));
+        if let Some(folder) = folders().find(|folder| is_whole(folder, &record)) {
             return Ok(folder.join(MODEL));
         }
-        fs::create_dir_all(&self.root)?;
-        let staging = TempDir::with_prefix_in(".partial-", &self.root)?;
-        let model = staging.path().join(MODEL);
-        write(&model)?;
-        let files = [MODEL, WEIGHTS].map(|name| recorded(staging.path(), name, true));
-        let files = files.into_iter().collect::<io::Result<Vec<_>>>()?;
-        let path = staging.path().join(RECORD);
-        fs::write(&path, serde_json::to_vec_pretty(&record(files))?)?;
-        File::open(path)?.sync_all()?;
-        if fs::rename(staging.path(), &folder).is_err() && !is_whole(&folder, &record) {
-            // Something broken has the name: out of the way with it, into what is removed.
-            let aside = TempDir::with_prefix_in(".partial-", &self.root)?;
-            fs::rename(&folder, aside.path().join("broken"))?;
-            fs::rename(staging.path(), &folder)?;
+        let mut failed = None;
+        for (root, folder) in self.roots.iter().zip(folders()) {
+            let staging =
+                fs::create_dir_all(root).and_then(|()| TempDir::with_prefix_in(".partial-", root));
+            match staging {
+                Ok(staging) => {
+                    write(&staging.path().join(MODEL))?;
+                    publish(staging, &folder, &record)?;
+                    self.remove_others(root);
+                    return Ok(folder.join(MODEL));
+                }
+                Err(e) => failed = Some(e),
+            }
         }
-        Ok(folder.join(MODEL))
+        Err(failed
+            .unwrap_or_else(|| io::ErrorKind::NotFound.into())
+            .into())
     }
+
+    /// Removes what was kept of earlier models of the same path.
+    fn remove_others(&self, root: &Path) {
+        if root
+            .extension()
+            .is_none_or(|extension| extension != "optimized")
+        {
+            return; // this folder is for models of any path
+        }
+        for entry in fs::read_dir(root).into_iter().flatten().flatten() {
+            let record = fs::read(entry.path().join(RECORD));
+            let record = record.map(|bytes| serde_json::from_slice::<Record>(&bytes));
+            if matches!(record, Ok(Ok(record)) if record.model_sha256 != self.model) {
+                // What cannot be removed is in nobody's way.
+                let _ = fs::remove_dir_all(entry.path());
+            }
+        }
+    }
+}
+
+/// Completes what was written and gives it its name.
+fn publish(
+    staging: TempDir,
+    folder: &Path,
+    record: impl Fn(Vec<Recorded>) -> Record,
+) -> Result<(), Cause> {
+    let files = [MODEL, WEIGHTS].map(|name| recorded(staging.path(), name, true));
+    let files = files.into_iter().collect::<io::Result<Vec<_>>>()?;
+    let path = staging.path().join(RECORD);
+    fs::write(&path, serde_json::to_vec_pretty(&record(files))?)?;
+    File::open(path)?.sync_all()?;
+    if fs::rename(staging.path(), folder).is_err() && !is_whole(folder, &record) {
+        // Something broken has the name: out of the way with it, into what is removed.
+        let root = folder.parent().unwrap_or(folder);
+        let aside = TempDir::with_prefix_in(".partial-", root)?;
+        fs::rename(folder, aside.path().join("broken"))?;
+        fs::rename(staging.path(), folder)?;
+    }
+    Ok(())
 }
 
 /// Whether the folder holds what its record says, and the record what it should.
@@ -159,24 +212,24 @@ mod tests {
         Ok((path, made))
     }
 
+    fn count(folder: &Path) -> usize {
+        fs::read_dir(folder).map_or(0, Iterator::count)
+    }
+
     #[test]
-    fn made_once_for_each_engine_and_model_and_again_when_damaged() {
+    fn made_once_for_each_engine_and_again_when_damaged() {
         let folder = tempfile::tempdir().unwrap();
-        let mut place = Optimized {
-            root: folder.path().join("optimized"),
-            model: Digest::of(b"a"),
-        };
+        let model = folder.path().join("m.onnx");
+        let other = folder.path().join("other");
+        let place = Optimized::beside(&model, Digest::of(b"a"), other.clone());
         let (path, made) = make(&place, "engine 1", "a1").unwrap();
-        assert!(made);
+        assert!(made && path.starts_with(folder.path().join("m.optimized")));
         assert_eq!(
             make(&place, "engine 1", "a1").unwrap(),
             (path.clone(), false)
         );
-        let (other, made) = make(&place, "engine 2", "a2").unwrap();
-        assert!(made && other != path);
-        place.model = Digest::of(b"b");
-        assert!(make(&place, "engine 1", "b1").unwrap().1);
-        place.model = Digest::of(b"a");
+        let (second, made) = make(&place, "engine 2", "a2").unwrap();
+        assert!(made && second != path);
 
         let weights = path.with_file_name(WEIGHTS);
         let damages: [&dyn Fn(); 3] = [
@@ -189,19 +242,46 @@ mod tests {
             assert!(make(&place, "engine 1", "a1").unwrap().1, "made again");
             assert!(!make(&place, "engine 1", "a1").unwrap().1);
         }
-        let left: Vec<_> = fs::read_dir(&place.root).unwrap().collect();
-        assert_eq!(left.len(), 3, "no temporary folder stays: {left:?}");
+        assert_eq!(
+            count(&folder.path().join("m.optimized")),
+            2,
+            "and nothing else"
+        );
+
+        // Another model of the same name takes their place.
+        let place = Optimized::beside(&model, Digest::of(b"b"), other.clone());
+        assert!(make(&place, "engine 1", "b1").unwrap().1);
+        assert_eq!(count(&folder.path().join("m.optimized")), 1);
+        assert!(!other.exists());
+    }
+
+    #[test]
+    fn beside_a_model_that_lies_read_only_nothing_is_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let models = folder.path().join("models");
+        fs::create_dir(&models).unwrap();
+        let mut permissions = fs::metadata(&models).unwrap().permissions();
+        let writable = permissions.clone();
+        permissions.set_readonly(true);
+        fs::set_permissions(&models, permissions).unwrap();
+        let other = folder.path().join("other");
+        let a = Optimized::beside(&models.join("m.onnx"), Digest::of(b"a"), other.clone());
+        let b = Optimized::beside(&models.join("m.onnx"), Digest::of(b"b"), other.clone());
+        for place in [&a, &b] {
+            assert!(make(place, "engine", "x").unwrap().0.starts_with(&other));
+        }
+        assert!(!make(&a, "engine", "x").unwrap().1, "both are kept there");
+        assert_eq!(count(&models), 0);
+        fs::set_permissions(&models, writable).unwrap();
     }
 
     #[test]
     fn what_cannot_be_made_leaves_nothing() {
         let folder = tempfile::tempdir().unwrap();
-        let place = Optimized {
-            root: folder.path().to_owned(),
-            model: Digest::of(b"a"),
-        };
+        let model = folder.path().join("m.onnx");
+        let place = Optimized::beside(&model, Digest::of(b"a"), folder.path().join("other"));
         let failed = place.get("engine", |_| Err("no".into()));
         assert_eq!(failed.unwrap_err().to_string(), "no");
-        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+        assert_eq!(count(&folder.path().join("m.optimized")), 0);
     }
 }

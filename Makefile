@@ -188,7 +188,7 @@ WHAT ?= features
 bench_needs := $(if $(filter features,$(WHAT)),check build $(filter $(untrained),$(stand_in_files)))
 
 .PHONY: bench
-bench: $(bench_needs) ## benchmarks: the features beside the raw engine, Keras, PyTorch and OpenVINO; WHAT=head the solvers beside other libraries, WHAT=baseline the CNN, WHAT=store writing, pooling and cached runs, WHAT=audit an audit, WHAT=serve a server under load, WHAT=scale a million images
+bench: $(bench_needs) ## benchmarks: the features beside the raw engine, Keras, PyTorch and OpenVINO; WHAT=head the solvers beside other libraries, WHAT=baseline the CNN, WHAT=store writing, pooling and cached runs, WHAT=decode decoding alone, WHAT=audit an audit, WHAT=serve a server under load, WHAT=scale a million images
 ifeq ($(WHAT),features)
 	@$(fetch_runtime)
 	$(PYTHON) scripts/bench_features.py --backbone "$(model)" $(if $(strip $(DATA)),--data "$(DATA)") $(BENCH_ARGS)
@@ -199,6 +199,8 @@ else ifeq ($(WHAT),baseline)
 else ifeq ($(WHAT),store)
 	$(CARGO) test --release --locked --test store_speed -- --ignored --nocapture
 	$(CARGO) test --release --locked --test cached_speed -- --ignored --nocapture
+else ifeq ($(WHAT),decode)
+	$(CARGO) test --release --locked --test extraction -- --ignored --nocapture
 else ifeq ($(WHAT),audit)
 	$(CARGO) test --release --locked --test audit_speed -- --ignored --nocapture
 else ifeq ($(WHAT),serve)
@@ -206,7 +208,7 @@ else ifeq ($(WHAT),serve)
 else ifeq ($(WHAT),scale)
 	$(CARGO) test --release --locked --test scale -- --ignored --nocapture
 else
-	@echo "error: make bench knows WHAT=features, WHAT=head, WHAT=baseline, WHAT=store, WHAT=audit, WHAT=serve or WHAT=scale" >&2; exit 2
+	@echo "error: make bench knows WHAT=features, WHAT=head, WHAT=baseline, WHAT=store, WHAT=decode, WHAT=audit, WHAT=serve or WHAT=scale" >&2; exit 2
 endif
 
 .PHONY: lint

@@ -5,21 +5,27 @@ use std::path::Path;
 use anyhow::Context;
 
 use crate::backbone::{Backbone, Model};
-use crate::engine::{Engine as _, EngineOptions, OnnxRuntime, Provider};
+use crate::engine::{Engine as _, EngineOptions, OnnxRuntime, Precision, Provider};
 use crate::files::escape_path;
 use crate::runtime::{self, Flavour};
+
+/// What a model is to run on, and how.
+#[derive(Debug, Clone, Copy)]
+pub struct Wanted {
+    /// Execution provider.
+    pub provider: Provider,
+    /// Arithmetic.
+    pub precision: Precision,
+    /// Threads one operator may use; at least 1.
+    pub threads: usize,
+}
 
 /// Opens ONNX Runtime with a backbone: the library that fits the wanted provider.
 ///
 /// # Errors
 /// When there is no library, or it refuses the provider or the model.
-pub fn open_engine(
-    model: &Model,
-    provider: Provider,
-    threads: usize,
-    data_dir: &Path,
-) -> anyhow::Result<OnnxRuntime> {
-    open_bytes(model.bytes(), provider, threads, data_dir)
+pub fn open_engine(model: &Model, wanted: Wanted, data_dir: &Path) -> anyhow::Result<OnnxRuntime> {
+    open_bytes(model.bytes(), wanted, data_dir)
         .with_context(|| format!("cannot open the backbone {}", escape_path(&model.path)))
 }
 
@@ -27,20 +33,22 @@ pub fn open_engine(
 ///
 /// # Errors
 /// The same.
-pub fn open_bytes(
-    model: &[u8],
-    provider: Provider,
-    threads: usize,
-    data_dir: &Path,
-) -> anyhow::Result<OnnxRuntime> {
-    let library = match provider {
+pub fn open_bytes(model: &[u8], wanted: Wanted, data_dir: &Path) -> anyhow::Result<OnnxRuntime> {
+    let Wanted {
+        provider,
+        precision,
+        threads,
+    } = wanted;
+    let library = match provider.for_precision(precision)? {
         Provider::Cpu => runtime::locate(data_dir, Flavour::Cpu),
+        Provider::Openvino => runtime::locate(data_dir, Flavour::Openvino),
         Provider::Cuda | Provider::Auto => runtime::locate(data_dir, Flavour::Cuda)
             .or_else(|_| runtime::locate(data_dir, Flavour::Cpu)),
     }?;
     let options = EngineOptions {
         library: library.path,
         provider,
+        precision,
         threads,
     };
     Ok(OnnxRuntime::open(model, &options)?)
@@ -52,12 +60,11 @@ pub fn open_bytes(
 /// As [`open_engine`].
 pub fn open_backbone(
     model: Model,
-    provider: Provider,
-    threads: usize,
+    wanted: Wanted,
     batch_size: usize,
     data_dir: &Path,
 ) -> anyhow::Result<Backbone> {
-    let engine = open_engine(&model, provider, threads, data_dir)?;
+    let engine = open_engine(&model, wanted, data_dir)?;
     let info = engine.info();
     let note = info
         .note
@@ -65,9 +72,18 @@ pub fn open_backbone(
         .map(|n| format!(" ({n})"))
         .unwrap_or_default();
     tracing::info!(
-        "running on {}, {} provider{note}",
+        "running on {}, {} provider{}{note}",
         info.engine,
-        info.provider
+        info.provider,
+        in_precision(wanted.precision)
     );
     Ok(model.with_engine(Box::new(engine), batch_size))
+}
+
+/// `, bf16` for people, and nothing where the precision is the usual one.
+pub fn in_precision(precision: Precision) -> String {
+    match precision {
+        Precision::Fp32 => String::new(),
+        other => format!(", {other}"),
+    }
 }

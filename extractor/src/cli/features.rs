@@ -9,13 +9,13 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use serde_json::json;
 
 use super::common::{Bar, Outcome, OutputArgs, retry, set_threads, skipped_line};
-use super::engine::open_backbone;
+use super::engine::{Wanted, in_precision, open_backbone};
 use super::index;
 use super::place::{IndexPlace, Stores, Uploading};
 use super::signals::Signals;
 use crate::backbone::{self, Model, Overrides};
 use crate::decode::Exif;
-use crate::engine::Provider;
+use crate::engine::{Precision, Provider};
 use crate::features::{self, Counts, Extracted, Job};
 use crate::files::{counted, counted_as, escape, escape_path, grouped};
 use crate::images::Columns;
@@ -68,6 +68,10 @@ pub struct Args {
     /// Execution provider.
     #[arg(long, value_enum, default_value = "auto")]
     ep: Provider,
+    /// Arithmetic of the backbone; part of the store's key. bf16 is OpenVINO's (extractor runtime fetch
+    /// --flavour openvino) on a processor with AVX512_BF16 or AMX, tf32 is CUDA's.
+    #[arg(long, value_enum, default_value_t)]
+    precision: Precision,
     /// Images a run of the backbone.
     #[arg(long, default_value_t = 64, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=4096))]
     batch_size: u16,
@@ -110,6 +114,11 @@ impl Args {
         let started = Instant::now();
         let signals = Signals::install()?;
         let threads = set_threads(self.threads)?;
+        let wanted = Wanted {
+            provider: self.ep.for_precision(self.precision)?,
+            precision: self.precision,
+            threads,
+        };
         let overrides = Overrides {
             preset: self.preset,
             input_size: self.input_size,
@@ -118,7 +127,7 @@ impl Args {
         let model = Model::read(&self.backbone, &overrides)?;
         warn_of(&model);
         let stores = Stores::open(self.store.as_deref(), output)?;
-        let key = StoreKey::new(&model.spec, self.exif, self.dtype);
+        let key = StoreKey::new(&model.spec, self.exif, self.dtype).with_precision(self.precision);
         // A server that refuses is known before the images are read.
         let (root, folder) = stores.to_plan_with(&key, output)?;
         let index_place = IndexPlace::open(self.index.as_deref(), &self.dir, output)?;
@@ -178,8 +187,7 @@ impl Args {
         if !plan.missing.is_empty() && !self.dry_run {
             // No store is made before there is something to put into it.
             let batch_size = self.batch_size.into();
-            let mut backbone =
-                open_backbone(model, self.ep, threads, batch_size, &output.data_dir)?;
+            let mut backbone = open_backbone(model, wanted, batch_size, &output.data_dir)?;
             let writing = stores.to_write_to(&json)?;
             let bar = Bar(Progress::new(
                 "extracting",
@@ -279,9 +287,10 @@ impl Args {
         let left = total - (counts.cached + counts.new + counts.rejected);
         if let Some((extracted, info, secs)) = &extraction {
             text += &format!(
-                "engine    {}, {} provider\ntime      {secs:.1} s, {:.1} {}/s\n",
+                "engine    {}, {} provider{}\ntime      {secs:.1} s, {:.1} {}/s\n",
                 info.engine,
                 info.provider,
+                in_precision(key.precision),
                 extracted.rows as f64 / secs,
                 unit,
             );

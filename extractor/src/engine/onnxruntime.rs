@@ -8,12 +8,13 @@ use std::path::Path;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use ort::environment::Environment;
-use ort::ep::{self, ExecutionProvider};
+use ort::ep::{self, ArbitrarilyConfigurableExecutionProvider as _, ExecutionProvider};
 use ort::session::Session;
 use ort::session::builder::SessionBuilder;
 use ort::value::TensorRef;
 
-use super::{Engine, EngineError, EngineInfo, EngineOptions, Provider};
+use super::precision::has_bf16;
+use super::{Engine, EngineError, EngineInfo, EngineOptions, Precision, Provider, Unfit, openvino};
 
 fn model_error(source: impl Into<ort::Error>) -> EngineError {
     EngineError::Model(source.into().into())
@@ -118,21 +119,79 @@ fn version_in(name: &str) -> Option<&str> {
     (version.split('.').count() >= 2).then_some(version)
 }
 
+fn builder(
+    environment: &'static Environment,
+    threads: usize,
+) -> Result<SessionBuilder, EngineError> {
+    Session::builder(environment)
+        .map_err(model_error)?
+        .with_intra_threads(threads.max(1))
+        .map_err(model_error)
+}
+
+/// A session that OpenVINO runs, all of it and in the wanted precision, when it is `told` so; else an
+/// error, whatever else would have run it.
+fn with_openvino(
+    environment: &'static Environment,
+    model: &[u8],
+    options: &EngineOptions,
+    told: &[(&str, String)],
+) -> Result<Session, EngineError> {
+    let failed = |reason: String| EngineError::Openvino { reason };
+    if !ep::OpenVINO::is_available().unwrap_or(false) {
+        let library = version(&options.library)?;
+        return Err(failed(format!("{library} was built without it")));
+    }
+    let open = |model: &[u8]| -> Result<Session, EngineError> {
+        let mut provider = ep::OpenVINO::default();
+        for (name, value) in told {
+            provider = provider.with_arbitrary_config(name, value);
+        }
+        let provider = provider.build().error_on_failure();
+        // A provider that cannot be made, for a wrong option say, is left out without a word, and the
+        // CPU's would run what another one leaves.
+        builder(environment, options.threads)?
+            .with_disable_cpu_fallback()
+            .map_err(model_error)?
+            .with_execution_providers([provider])
+            .map_err(|e| failed(concise(&e.to_string())))?
+            .commit_from_memory(model)
+            .map_err(|e| failed(concise(&e.to_string())))
+    };
+    let session = open(model)?;
+    let mut probe = open(&openvino::probe())?;
+    let question = (openvino::SHAPE, openvino::question());
+    let tensor = TensorRef::from_array_view((question.0, &question.1[..])).map_err(run_error)?;
+    let outputs = probe
+        .run(ort::inputs![openvino::INPUT => tensor])
+        .map_err(run_error)?;
+    let (_, answer) = outputs[openvino::OUTPUT]
+        .try_extract_tensor::<f32>()
+        .map_err(run_error)?;
+    match openvino::computed_in(answer) {
+        Some(precision) if precision == options.precision => Ok(session),
+        Some(Precision::Fp32) => Err(Unfit::Processor.into()),
+        other => {
+            let other = other.map_or("neither fp32 nor bf16".to_owned(), |p| p.to_string());
+            let wanted = options.precision;
+            Err(failed(format!(
+                "it computes in {other} where {wanted} was asked for"
+            )))
+        }
+    }
+}
+
 impl OnnxRuntime {
     /// Opens `model` (the bytes of an ONNX file).
     ///
     /// # Errors
-    /// When the library cannot be loaded, CUDA is wanted and cannot be had, or ONNX Runtime refuses
-    /// the model. Never falls back silently.
+    /// When the library cannot be loaded, the provider or the precision that is wanted cannot be had, or
+    /// ONNX Runtime refuses the model. Never falls back silently.
     pub fn open(model: &[u8], options: &EngineOptions) -> Result<OnnxRuntime, EngineError> {
         let engine = version(&options.library)?;
         let environment = environment(&options.library)?;
-        let builder = || -> Result<SessionBuilder, EngineError> {
-            Session::builder(environment)
-                .map_err(model_error)?
-                .with_intra_threads(options.threads.max(1))
-                .map_err(model_error)
-        };
+        let provider = options.provider.for_precision(options.precision)?;
+        let builder = || builder(environment, options.threads);
         let open =
             |mut builder: SessionBuilder| builder.commit_from_memory(model).map_err(model_error);
         let cuda = || -> Result<Session, EngineError> {
@@ -143,7 +202,7 @@ impl OnnxRuntime {
             // TF32 would keep 10 bits of mantissa and call it float32. Algorithms are chosen by rule: a
             // search by trial takes seconds for each batch size and may end otherwise the next time.
             let provider = ep::CUDA::default()
-                .with_tf32(false)
+                .with_tf32(options.precision == Precision::Tf32)
                 .with_conv_algorithm_search(ep::cuda::ConvAlgorithmSearch::Heuristic)
                 .build()
                 .error_on_failure();
@@ -157,13 +216,20 @@ impl OnnxRuntime {
                 .commit_from_memory(model)
                 .map_err(|e| failed(e.to_string()))
         };
-        let (session, provider, note) = match options.provider {
+        let (session, provider, note) = match provider {
             Provider::Cpu => (open(builder()?)?, "CPU", None),
             Provider::Cuda => (cuda()?, "CUDA", None),
+            Provider::Openvino => {
+                let told = openvino::options(options.precision, options.threads);
+                let session = with_openvino(environment, model, options, &told)?;
+                (session, "OpenVINO", None)
+            }
             Provider::Auto => match cuda() {
                 Ok(session) => (session, "CUDA", None),
                 Err(EngineError::Cuda { reason }) => {
-                    (open(builder()?)?, "CPU", Some(format!("no CUDA: {reason}")))
+                    let faster = if has_bf16() { openvino::FASTER } else { "" };
+                    let note = format!("no CUDA: {reason}{faster}");
+                    (open(builder()?)?, "CPU", Some(note))
                 }
                 Err(other) => return Err(other),
             },

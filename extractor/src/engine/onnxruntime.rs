@@ -4,7 +4,7 @@
 //! Must not know about images, presets or stores.
 
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use ort::environment::Environment;
@@ -31,18 +31,29 @@ pub struct OnnxRuntime {
 }
 
 /// The process's one ONNX Runtime environment.
-static ENVIRONMENT: OnceLock<Environment> = OnceLock::new();
+static ENVIRONMENT: OnceLock<(Environment, PathBuf)> = OnceLock::new();
 
 fn environment(library: &Path) -> Result<&'static Environment, EngineError> {
     // One thread at a time: the library knows one environment only, so a second one that lost a
     // race would take the log callback of both with it when it is dropped.
     static MAKING: Mutex<()> = Mutex::new(());
     let _making = MAKING.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(environment) = ENVIRONMENT.get() {
-        return Ok(environment);
-    }
     // An absolute path: the loader would look for a relative one beside the binary.
     let path = std::path::absolute(library).unwrap_or_else(|_| library.to_owned());
+    if let Some((environment, loaded)) = ENVIRONMENT.get() {
+        // What runs would be called by the wrong name.
+        if *loaded != path && loaded.canonicalize().ok() != path.canonicalize().ok() {
+            let loaded = format!(
+                "this process has loaded {}, and loads one only",
+                loaded.display()
+            );
+            return Err(EngineError::Library {
+                path: library.to_owned(),
+                source: loaded.into(),
+            });
+        }
+        return Ok(environment);
+    }
     let builder = ort::init_from(&path).map_err(|source| EngineError::Library {
         path: library.to_owned(),
         source: source.into(),
@@ -53,7 +64,8 @@ fn environment(library: &Path) -> Result<&'static Environment, EngineError> {
         .with_logger(std::sync::Arc::new(log))
         .build()
         .map_err(model_error)?;
-    Ok(ENVIRONMENT.get_or_init(|| environment))
+    let (environment, _) = ENVIRONMENT.get_or_init(|| (environment, path));
+    Ok(environment)
 }
 
 /// ONNX Runtime's own log lines go to ours, one level down: its warnings are about its internals.
@@ -137,6 +149,9 @@ fn with_openvino(
     options: &EngineOptions,
     told: &[(&str, String)],
 ) -> Result<Session, EngineError> {
+    if options.precision == Precision::Bf16 && !has_bf16() {
+        return Err(Unfit::Processor.into());
+    }
     let failed = |reason: String| EngineError::Openvino { reason };
     if !ep::OpenVINO::is_available().unwrap_or(false) {
         let library = version(&options.library)?;
@@ -154,9 +169,9 @@ fn with_openvino(
             .with_disable_cpu_fallback()
             .map_err(model_error)?
             .with_execution_providers([provider])
-            .map_err(|e| failed(concise(&e.to_string())))?
+            .map_err(|e| failed(openvino::reason(&e.to_string(), concise)))?
             .commit_from_memory(model)
-            .map_err(|e| failed(concise(&e.to_string())))
+            .map_err(|e| failed(openvino::reason(&e.to_string(), concise)))
     };
     let session = open(model)?;
     let mut probe = open(&openvino::probe())?;
@@ -307,7 +322,91 @@ impl Engine for OnnxRuntime {
 
 #[cfg(test)]
 mod tests {
-    use super::{concise, version_in};
+    use super::*;
+    use crate::runtime::{Flavour, Platform, locate};
+
+    /// A wrong option would have the CPU provider run, or another precision, under OpenVINO's name.
+    #[test]
+    #[ignore = "needs OpenVINO's library; make test-all runs it"]
+    fn no_wrong_option_passes_silently() {
+        let data_dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../data");
+        let library = match locate(&data_dir, Flavour::Openvino) {
+            Ok(located) => located.path,
+            Err(_) if Platform::current().ok() != Some(Platform::LinuxX86_64) => {
+                eprintln!("skipped: there is no OpenVINO for this platform");
+                return;
+            }
+            Err(e) => panic!("{e}"),
+        };
+        let options = |precision| EngineOptions {
+            library: library.clone(),
+            provider: Provider::Openvino,
+            precision,
+            threads: 1,
+        };
+        let environment = environment(&library).unwrap();
+        let open = |precision, change: &dyn Fn(&mut Vec<(&str, String)>)| {
+            let options = options(precision);
+            let mut told = openvino::options(precision, options.threads);
+            change(&mut told);
+            with_openvino(environment, &openvino::probe(), &options, &told).map(|_| ())
+        };
+        open(Precision::Fp32, &|_| ()).unwrap();
+        let config = |text: &'static str| {
+            move |told: &mut Vec<(&str, String)>| {
+                told.retain(|(name, _)| *name != "load_config");
+                told.push(("load_config", text.to_owned()));
+            }
+        };
+        let wrong: [(&str, &dyn Fn(&mut Vec<(&str, String)>)); 5] = [
+            ("no JSON", &config("{")),
+            ("a key", &config(r#"{"CPU":{"INFERENCE_PRECISION":"f32"}}"#)),
+            (
+                "a threads' number",
+                &config(r#"{"CPU":{"INFERENCE_NUM_THREADS":"two"}}"#),
+            ),
+            ("an option", &|told| {
+                told.push(("loadconfig", "{}".to_owned()))
+            }),
+            ("a device", &|told| told[0].1 = "XPU".to_owned()),
+        ];
+        for (what, change) in wrong {
+            let said = open(Precision::Fp32, change).unwrap_err().to_string();
+            eprintln!("{what}: {said}");
+            assert!(
+                said.starts_with("the OpenVINO execution provider cannot"),
+                "{what}: {said}"
+            );
+        }
+        if !has_bf16() {
+            let said = open(Precision::Bf16, &|_| ()).unwrap_err().to_string();
+            assert!(said.contains("AVX512_BF16"), "{said}");
+            eprintln!("skipped: this processor has no bfloat16 instructions");
+            return;
+        }
+        open(Precision::Bf16, &|_| ()).unwrap();
+        // OpenVINO takes all of these without a word.
+        let bf16: &str = r#"{"CPU":{"INFERENCE_PRECISION_HINT":"bf16"}}"#;
+        let wrong = [
+            (
+                Precision::Bf16,
+                r#"{"CPU":{"INFERENCE_PRECISION_HINT":"f32"}}"#,
+            ),
+            (
+                Precision::Bf16,
+                r#"{"CPU":{"INFERENCE_PRECISION_HINT":"f16"}}"#,
+            ),
+            (
+                Precision::Bf16,
+                r#"{"GPU":{"INFERENCE_PRECISION_HINT":"bf16"}}"#,
+            ),
+            (Precision::Fp32, bf16),
+        ];
+        for (precision, text) in wrong {
+            let said = open(precision, &config(text));
+            eprintln!("{precision} {text}: {said:?}");
+        }
+    }
 
     #[test]
     fn a_missing_library_is_named_without_the_stack() {

@@ -116,6 +116,25 @@ fn tensor_info(name: &str) -> ValueInfoProto {
     }
 }
 
+/// What is wrong, of the lines of `text` that ONNX Runtime or OpenVINO says; `otherwise` words what is
+/// not OpenVINO's.
+pub(super) fn reason(text: &str, otherwise: impl Fn(&str) -> String) -> String {
+    if text.contains("fallback to CPU EP has been explicitly disabled") {
+        return "it does not take the whole model, or was not made; the CPU provider would have run the \
+                rest under its name"
+            .to_owned();
+    }
+    match text.contains("Exception from ") {
+        // A stack of `Exception from FILE:LINE:`, and then what it is about.
+        true => {
+            let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+            let last = lines.next_back().unwrap_or_default();
+            last.chars().take(300).collect()
+        }
+        false => otherwise(text),
+    }
+}
+
 /// What goes into the probe.
 pub(super) fn question() -> Vec<f32> {
     vec![VALUE; SHAPE.iter().product()]

@@ -53,10 +53,10 @@ pub enum Unfit {
         /// The precision asked for.
         precision: Precision,
     },
-    /// This processor would run it as fp32.
+    /// This processor would emulate it, or run fp32 in its place.
     #[error(
-        "precision bf16 needs a processor with AVX512_BF16 or AMX instructions; this one would compute in \
-         fp32 under its name (hint: --precision fp32)"
+        "precision bf16 needs a processor with AVX512_BF16 or AMX instructions; this one would be slower \
+         than in fp32, or compute in fp32 under its name (hint: --precision fp32)"
     )]
     Processor,
 }

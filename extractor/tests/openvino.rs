@@ -183,7 +183,7 @@ fn openvinos_features_are_the_cpu_providers() {
         let mut same = 0;
         for (id, features) in &features {
             let cosine = cosine(features, &reference[id]);
-            assert!(cosine >= 0.9999, "{id}: {cosine}");
+            assert!(cosine >= 0.995, "{id}: {cosine}");
             same += usize::from(*features == reference[id]);
         }
         assert_eq!(same, 0, "bf16 is not fp32");

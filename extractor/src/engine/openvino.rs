@@ -48,8 +48,9 @@ pub(super) const OUTPUT: &str = "output";
 /// Shape of the probe's input, [N, channels, height, width].
 pub(super) const SHAPE: [usize; 4] = [1, CHANNELS, 4, 4];
 const CHANNELS: usize = 64;
-/// Every number that goes in: bfloat16 has 7 bits after the point and rounds it to 1.
-const VALUE: f32 = 1.0 + 1.0 / 1024.0;
+/// Every number that goes in: bfloat16, with 7 bits after the point, rounds it to 1; float16 and
+/// TensorFloat-32, with 10, to something else.
+const VALUE: f32 = 1.0 + 1.0 / 1024.0 + 1.0 / 16384.0;
 
 /// A 1x1 convolution that sums the channels.
 pub(super) fn probe() -> Vec<u8> {
@@ -158,9 +159,10 @@ mod tests {
 
     #[test]
     fn the_probe_tells_the_precisions_apart() {
-        assert_eq!(computed_in(&[64.0625; 9]), Some(Precision::Fp32));
+        assert_eq!(computed_in(&[64.066_406_25; 9]), Some(Precision::Fp32));
+        assert_eq!(computed_in(&[64.0625; 9]), None);
         assert_eq!(computed_in(&[64.0; 9]), Some(Precision::Bf16));
-        assert_eq!(computed_in(&[64.0, 64.0625]), None);
+        assert_eq!(computed_in(&[64.0, 64.066_406_25]), None);
         assert_eq!(computed_in(&[]), None);
     }
 

@@ -77,6 +77,7 @@ note = note: using $(strip $(stand_ins)), since none was given or found in data/
 skips_are_fine := || { code=$$?; [ $$code -eq 3 ] || exit $$code; }
 
 flavour := $(firstword $(filter cuda openvino,$(EP)) $(patsubst bf16,openvino,$(patsubst tf32,cuda,$(filter bf16 tf32,$(PRECISION)))) cpu)
+precision_flag := $(patsubst %,--precision %,$(filter-out fp32,$(PRECISION)))
 fetch_runtime := $(extractor) runtime fetch --flavour $(flavour) > /dev/null
 
 # ---- the pipeline ------------------------------------------------------------------------------
@@ -85,15 +86,15 @@ fetch_runtime := $(extractor) runtime fetch --flavour $(flavour) > /dev/null
 features: check build $(stand_in_files) ## compute the features that the store lacks (stage one)
 	@$(if $(stand_ins),echo "$(note)" >&2)
 	@$(fetch_runtime) || true # a run that finds everything cached needs none
-	@$(extractor) features "$(images)" --backbone "$(model)" --store "$(STORE)" $(index_flag) --ep $(EP) --precision $(PRECISION) $(FEATURES_ARGS) $(skips_are_fine)
+	@$(extractor) features "$(images)" --backbone "$(model)" --store "$(STORE)" $(index_flag) --ep $(EP) $(precision_flag) $(FEATURES_ARGS) $(skips_are_fine)
 
 .PHONY: train-head
 train-head: check build ## train a head on cached features (stage two)
 	@$(if $(stand_ins),echo "$(note)" >&2)
-	@$(head_trainer) train "$(images)" --backbone "$(model)" --store "$(STORE)" --precision $(PRECISION) $(index_flag) --runs "$(results)/runs" $(HEAD_ARGS) $(skips_are_fine)
+	@$(head_trainer) train "$(images)" --backbone "$(model)" --store "$(STORE)" $(precision_flag) $(index_flag) --runs "$(results)/runs" $(HEAD_ARGS) $(skips_are_fine)
 
 slurm_submit = DATA="$(images)" BACKBONE="$(model)" STORE="$(STORE)" INDEX="$(index_file)" RESULTS="$(results)" EP="$(EP)" \
-  FEATURES_ARGS='$(FEATURES_ARGS)' HEAD_ARGS='$(HEAD_ARGS)' scripts/slurm/submit
+  FEATURES_ARGS='$(strip $(precision_flag) $(FEATURES_ARGS))' HEAD_ARGS='$(strip $(precision_flag) $(HEAD_ARGS))' scripts/slurm/submit
 
 .PHONY: features-slurm
 features-slurm: check build $(stand_in_files) ## the same as an array job of PARTS parts on a Slurm cluster

@@ -18,7 +18,7 @@ pub type Cause = Box<dyn std::error::Error + Send + Sync>;
 /// The execution provider wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Provider {
-    /// CUDA where it works, else the CPU; says which.
+    /// CUDA where it works, else the CPU; says which. What has the precision, where that is not fp32.
     Auto,
     /// The CPU.
     Cpu,

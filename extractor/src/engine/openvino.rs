@@ -159,10 +159,10 @@ mod tests {
 
     #[test]
     fn the_probe_tells_the_precisions_apart() {
-        assert_eq!(computed_in(&[64.066_406_25; 9]), Some(Precision::Fp32));
+        assert_eq!(computed_in(&[64.0 * VALUE; 9]), Some(Precision::Fp32));
         assert_eq!(computed_in(&[64.0625; 9]), None);
         assert_eq!(computed_in(&[64.0; 9]), Some(Precision::Bf16));
-        assert_eq!(computed_in(&[64.0, 64.066_406_25]), None);
+        assert_eq!(computed_in(&[64.0, 64.0 * VALUE]), None);
         assert_eq!(computed_in(&[]), None);
     }
 

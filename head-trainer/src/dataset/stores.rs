@@ -162,3 +162,51 @@ pub fn fitting(
         }),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use extractor::decode::Exif;
+    use extractor::preprocess::Layout;
+
+    use super::*;
+
+    fn candidate(precision: Precision) -> Candidate {
+        Candidate {
+            folder: PathBuf::from(precision.to_string()),
+            name: precision.to_string(),
+            key: StoreKey {
+                format: 1,
+                backbone: Digest::of(b"a backbone"),
+                feature_tensor: "features".to_owned(),
+                input_layout: Layout::Nhwc,
+                feature_layout: None,
+                precision,
+                decoder: "none".to_owned(),
+                exif: Exif::Ignore,
+                resize: "none".to_owned(),
+                input_size: [8, 8],
+                preset: Preset::Unit,
+                dtype: Dtype::F32,
+            },
+            has_rows: true,
+        }
+    }
+
+    #[test]
+    fn fp32_is_the_usual_precision_and_another_one_is_named() {
+        let both = || vec![candidate(Precision::Bf16), candidate(Precision::Fp32)];
+        let chosen = |candidates, precision| {
+            let filter = StoreFilter {
+                precision,
+                ..StoreFilter::default()
+            };
+            choose(Path::new("features"), candidates, &filter).map(|one| one.name)
+        };
+        assert_eq!(chosen(both(), None).unwrap(), "fp32");
+        assert_eq!(chosen(both(), Some(Precision::Bf16)).unwrap(), "bf16");
+        let only = vec![candidate(Precision::Bf16)];
+        assert_eq!(chosen(only, None).unwrap(), "bf16");
+        let none = chosen(both(), Some(Precision::Tf32)).unwrap_err();
+        assert!(none.to_string().contains("computed in tf32"), "{none}");
+    }
+}

@@ -3,6 +3,10 @@
 use super::*;
 use crate::runtime::{Flavour, Platform, locate};
 
+/// What OpenVINO's provider is told, and what is done to it.
+type Told = Vec<(&'static str, String)>;
+type Change<'a> = &'a dyn Fn(&mut Told);
+
 /// A wrong option would have the CPU provider run, or another precision, under OpenVINO's name.
 #[test]
 #[ignore = "needs OpenVINO's library; make test-all runs it"]
@@ -23,7 +27,7 @@ fn no_wrong_option_of_openvino_passes_silently() {
         threads: 1,
     };
     let environment = environment(&library).unwrap();
-    let open = |precision, change: &dyn Fn(&mut Vec<(&str, String)>)| {
+    let open = |precision, change: Change<'_>| {
         let options = options(precision);
         let mut told = openvino::options(precision, options.threads);
         change(&mut told);
@@ -31,12 +35,12 @@ fn no_wrong_option_of_openvino_passes_silently() {
     };
     open(Precision::Fp32, &|_| ()).unwrap();
     let config = |text: &'static str| {
-        move |told: &mut Vec<(&str, String)>| {
+        move |told: &mut Told| {
             told.retain(|(name, _)| *name != "load_config");
             told.push(("load_config", text.to_owned()));
         }
     };
-    let wrong: [(&str, &dyn Fn(&mut Vec<(&str, String)>)); 5] = [
+    let wrong: [(&str, Change<'_>); 5] = [
         ("no JSON", &config("{")),
         ("a key", &config(r#"{"CPU":{"INFERENCE_PRECISION":"f32"}}"#)),
         (

@@ -4,7 +4,8 @@
 #   DATA=PATH         folder of images, manifest or archive       [data/PetImages, else what make data fetches]
 #   BACKBONE=FILE     backbone, an ONNX file                      [data/backbones/resnet50.onnx]
 #   STORE=DIR         folder of feature stores                    [data/features]
-#   EP=auto|cpu|cuda  execution provider                          [auto]
+#   EP=auto|cpu|cuda|openvino  execution provider                 [auto]
+#   PRECISION=fp32|bf16|tf32   arithmetic: bf16 is OpenVINO's, tf32 CUDA's  [fp32]
 #   FEATURES_ARGS=..  more flags for `extractor features`, in `make profile`, too
 #   DATA_ARGS=..      more flags for `extractor fetch`, say --keep-all
 #   HEAD_ARGS=..      more flags for `head-trainer train`
@@ -28,6 +29,7 @@
 CARGO ?= cargo
 PYTHON ?= python3
 EP ?= auto
+PRECISION ?= fp32
 BACKBONE_ARGS ?= --weights imagenet
 
 extractor := target/release/extractor
@@ -75,7 +77,9 @@ note = note: using $(strip $(stand_ins)), since none was given or found in data/
 # Exit 3 means: done, some images skipped.
 skips_are_fine := || { code=$$?; [ $$code -eq 3 ] || exit $$code; }
 
-fetch_runtime := $(extractor) runtime fetch --flavour $(if $(filter cuda,$(EP)),cuda,cpu) > /dev/null
+flavour := $(firstword $(filter cuda openvino,$(EP)) $(patsubst bf16,openvino,$(patsubst tf32,cuda,$(filter bf16 tf32,$(PRECISION)))) cpu)
+precision_flag := $(patsubst %,--precision %,$(filter-out fp32,$(PRECISION)))
+fetch_runtime := $(extractor) runtime fetch --flavour $(flavour) > /dev/null
 
 # ---- the pipeline ------------------------------------------------------------------------------
 
@@ -83,15 +87,15 @@ fetch_runtime := $(extractor) runtime fetch --flavour $(if $(filter cuda,$(EP)),
 features: check build $(stand_in_files) ## compute the features that the store lacks (stage one)
 	@$(if $(stand_ins),echo "$(note)" >&2)
 	@$(fetch_runtime) || true # a run that finds everything cached needs none
-	@$(extractor) features "$(images)" --backbone "$(model)" --store "$(STORE)" $(index_flag) --ep $(EP) $(FEATURES_ARGS) $(skips_are_fine)
+	@$(extractor) features "$(images)" --backbone "$(model)" --store "$(STORE)" $(index_flag) --ep $(EP) $(precision_flag) $(FEATURES_ARGS) $(skips_are_fine)
 
 .PHONY: train-head
 train-head: check build ## train a head on cached features (stage two)
 	@$(if $(stand_ins),echo "$(note)" >&2)
-	@$(head_trainer) train "$(images)" --backbone "$(model)" --store "$(STORE)" $(index_flag) --runs "$(results)/runs" $(HEAD_ARGS) $(skips_are_fine)
+	@$(head_trainer) train "$(images)" --backbone "$(model)" --store "$(STORE)" $(precision_flag) $(index_flag) --runs "$(results)/runs" $(HEAD_ARGS) $(skips_are_fine)
 
 slurm_submit = DATA="$(images)" BACKBONE="$(model)" STORE="$(STORE)" INDEX="$(index_file)" RESULTS="$(results)" EP="$(EP)" \
-  FEATURES_ARGS='$(FEATURES_ARGS)' HEAD_ARGS='$(HEAD_ARGS)' scripts/slurm/submit
+  FEATURES_ARGS='$(strip $(precision_flag) $(FEATURES_ARGS))' HEAD_ARGS='$(strip $(precision_flag) $(HEAD_ARGS))' scripts/slurm/submit
 
 .PHONY: features-slurm
 features-slurm: check build $(stand_in_files) ## the same as an array job of PARTS parts on a Slurm cluster
@@ -159,6 +163,8 @@ test: runtime ## the everyday tests: Rust and ONNX Runtime only
 .PHONY: test-all
 test-all: test ## all tests: adds the slow ones and the Python peers
 	$(CARGO) test --release --locked --test accuracy -- --ignored
+	@$(extractor) runtime fetch --flavour openvino > /dev/null || [ "$$(uname -sm)" != "Linux x86_64" ]
+	$(CARGO) test --release --locked --lib --test openvino -- --ignored openvino
 	$(PYTHON) scripts/test_export_resnet50.py
 	$(PYTHON) scripts/test_import_weights.py
 	$(PYTHON) scripts/test_read_store.py

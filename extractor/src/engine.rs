@@ -4,12 +4,15 @@
 //! Must not know about images, presets or stores, nor how ONNX Runtime is called.
 
 mod onnxruntime;
+mod openvino;
 mod optimized;
+mod precision;
 
 use std::path::PathBuf;
 
 pub use onnxruntime::{OnnxRuntime, ReadModel, version};
 pub use optimized::Optimized;
+pub use precision::{Precision, Unfit};
 
 /// An engine's own error.
 pub type Cause = Box<dyn std::error::Error + Send + Sync>;
@@ -17,12 +20,14 @@ pub type Cause = Box<dyn std::error::Error + Send + Sync>;
 /// The execution provider wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Provider {
-    /// CUDA where it works, else the CPU; says which.
+    /// CUDA where it works, else the CPU; says which. What has the precision, where that is not fp32.
     Auto,
     /// The CPU.
     Cpu,
     /// An NVIDIA GPU, or an error with the reason.
     Cuda,
+    /// OpenVINO on the processor, or an error with the reason.
+    Openvino,
 }
 
 /// What really runs.
@@ -30,9 +35,9 @@ pub enum Provider {
 pub struct EngineInfo {
     /// `onnxruntime` and its version.
     pub engine: String,
-    /// `CPU` or `CUDA`.
+    /// `CPU`, `CUDA` or `OpenVINO`.
     pub provider: &'static str,
-    /// Why `auto` did not take a faster provider, if it did not.
+    /// Why `auto` did not take a faster provider, if it did not, and how to get one.
     pub note: Option<String>,
 }
 
@@ -81,6 +86,19 @@ pub enum EngineError {
         /// ONNX Runtime's reason.
         reason: String,
     },
+    /// OpenVINO was asked for and cannot be had.
+    #[error(
+        "the OpenVINO execution provider cannot be used: {reason} (hint: it needs the library that \
+         extractor runtime fetch --flavour openvino gets, for Linux on x86-64; --ep cpu runs without, in \
+         fp32)"
+    )]
+    Openvino {
+        /// The reason, ONNX Runtime's or ours.
+        reason: String,
+    },
+    /// The precision cannot be had.
+    #[error(transparent)]
+    Precision(#[from] Unfit),
     /// The model cannot be opened.
     #[error("ONNX Runtime cannot open the model")]
     Model(#[source] Cause),
@@ -96,6 +114,8 @@ pub struct EngineOptions {
     pub library: PathBuf,
     /// Execution provider.
     pub provider: Provider,
+    /// Arithmetic.
+    pub precision: Precision,
     /// Threads one operator may use; at least 1.
     pub threads: usize,
     /// Where the model is kept as the engine optimised it; the CPU provider alone uses it.

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use extractor::backbone::{Backbone, Model, Overrides};
 use extractor::decode::{RgbImage, decode_rgb8};
-use extractor::engine::{EngineOptions, OnnxRuntime, Provider};
+use extractor::engine::{EngineOptions, OnnxRuntime, Precision, Provider};
 use extractor::preprocess::{Layout, Preprocessor, Preset};
 use ndarray::{Array4, ArrayView1, Axis};
 use ndarray_npy::ReadNpyExt;
@@ -31,6 +31,7 @@ fn backbone(path: &Path, threads: usize, batch_size: usize) -> Backbone {
     let options = EngineOptions {
         library: common::library(),
         provider: Provider::Cpu,
+        precision: Precision::Fp32,
         threads,
         optimized: None,
     };

@@ -14,7 +14,7 @@ use common::http::{
     options, redirect, run, status, wheel,
 };
 use extractor::runtime::locate::locate_with;
-use extractor::runtime::{Event, Source};
+use extractor::runtime::{Event, Flavour, Source};
 
 #[test]
 fn the_wheel_is_fetched_once() {
@@ -57,9 +57,12 @@ fn the_wheel_is_fetched_once() {
     assert_eq!(events, [there]);
     assert_eq!(server.targets().len(), 2, "nothing more was asked");
 
-    let located = locate_with(&options.environment, &options.data_dir, || {
-        Ok(options.pinned.clone().unwrap())
-    });
+    let located = locate_with(
+        &options.environment,
+        &options.data_dir,
+        Flavour::Cpu,
+        || Ok(options.pinned.clone().unwrap()),
+    );
     assert_eq!(located.unwrap().source, Source::Fetched);
 }
 

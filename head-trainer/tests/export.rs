@@ -9,7 +9,7 @@ use std::path::Path;
 
 use common::library;
 use common::tiny::{SIZE, Tiny, picture, with_engine};
-use extractor::engine::{EngineOptions, OnnxRuntime, Provider};
+use extractor::engine::{EngineOptions, OnnxRuntime, Precision, Provider};
 use extractor::preprocess::{Layout, Preset};
 use extractor::store::Dtype;
 use head_trainer::head::Head;
@@ -46,6 +46,7 @@ fn open(model: &Path) -> OnnxRuntime {
     let options = EngineOptions {
         library: library(),
         provider: Provider::Cpu,
+        precision: Precision::Fp32,
         threads: 1,
         optimized: None,
     };

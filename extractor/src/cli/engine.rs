@@ -6,21 +6,27 @@ use std::path::Path;
 use anyhow::Context;
 
 use crate::backbone::{Backbone, Model};
-use crate::engine::{EngineOptions, OnnxRuntime, Optimized, Provider};
+use crate::engine::{EngineOptions, OnnxRuntime, Optimized, Precision, Provider};
 use crate::files::escape_path;
 use crate::runtime::{self, Flavour};
+
+/// What a model is to run on, and how.
+#[derive(Debug, Clone, Copy)]
+pub struct Wanted {
+    /// Execution provider.
+    pub provider: Provider,
+    /// Arithmetic.
+    pub precision: Precision,
+    /// Threads one operator may use; at least 1.
+    pub threads: usize,
+}
 
 /// Opens ONNX Runtime with a backbone: the library that fits the wanted provider.
 ///
 /// # Errors
 /// When there is no library, or it refuses the provider or the model.
-pub fn open_engine(
-    model: &Model,
-    provider: Provider,
-    threads: usize,
-    data_dir: &Path,
-) -> anyhow::Result<OnnxRuntime> {
-    let mut options = options(provider, threads, data_dir)?;
+pub fn open_engine(model: &Model, wanted: Wanted, data_dir: &Path) -> anyhow::Result<OnnxRuntime> {
+    let mut options = options(wanted, data_dir)?;
     let other = data_dir.join("optimized");
     options.optimized = Some(Optimized::beside(&model.path, model.spec.digest, other));
     let bytes = || Ok(Cow::Owned(model.bytes()?));
@@ -32,25 +38,26 @@ pub fn open_engine(
 ///
 /// # Errors
 /// The same.
-pub fn open_bytes(
-    model: &[u8],
-    provider: Provider,
-    threads: usize,
-    data_dir: &Path,
-) -> anyhow::Result<OnnxRuntime> {
-    let options = options(provider, threads, data_dir)?;
-    Ok(OnnxRuntime::open(model, &options)?)
+pub fn open_bytes(model: &[u8], wanted: Wanted, data_dir: &Path) -> anyhow::Result<OnnxRuntime> {
+    Ok(OnnxRuntime::open(model, &options(wanted, data_dir)?)?)
 }
 
-fn options(provider: Provider, threads: usize, data_dir: &Path) -> anyhow::Result<EngineOptions> {
-    let library = match provider {
+fn options(wanted: Wanted, data_dir: &Path) -> anyhow::Result<EngineOptions> {
+    let Wanted {
+        provider,
+        precision,
+        threads,
+    } = wanted;
+    let library = match provider.for_precision(precision)? {
         Provider::Cpu => runtime::locate(data_dir, Flavour::Cpu),
+        Provider::Openvino => runtime::locate(data_dir, Flavour::Openvino),
         Provider::Cuda | Provider::Auto => runtime::locate(data_dir, Flavour::Cuda)
             .or_else(|_| runtime::locate(data_dir, Flavour::Cpu)),
     }?;
     Ok(EngineOptions {
         library: library.path,
         provider,
+        precision,
         threads,
         optimized: None,
     })
@@ -62,13 +69,12 @@ fn options(provider: Provider, threads: usize, data_dir: &Path) -> anyhow::Resul
 /// As [`open_engine`].
 pub fn open_backbone(
     model: Model,
-    provider: Provider,
-    threads: usize,
+    wanted: Wanted,
     batch_size: usize,
     data_dir: &Path,
 ) -> anyhow::Result<Backbone> {
-    let backbone = open_session(model, provider, threads, batch_size, data_dir)?;
-    say_what_runs(&backbone);
+    let backbone = open_session(model, wanted, batch_size, data_dir)?;
+    say_what_runs(&backbone, wanted.precision);
     Ok(backbone)
 }
 
@@ -78,17 +84,16 @@ pub fn open_backbone(
 /// As [`open_engine`].
 pub fn open_session(
     model: Model,
-    provider: Provider,
-    threads: usize,
+    wanted: Wanted,
     batch_size: usize,
     data_dir: &Path,
 ) -> anyhow::Result<Backbone> {
-    let engine = open_engine(&model, provider, threads, data_dir)?;
+    let engine = open_engine(&model, wanted, data_dir)?;
     Ok(model.with_engine(Box::new(engine), batch_size))
 }
 
 /// Notes what runs a backbone.
-pub fn say_what_runs(backbone: &Backbone) {
+pub fn say_what_runs(backbone: &Backbone, precision: Precision) {
     let info = backbone.engine().info();
     let note = info
         .note
@@ -96,8 +101,17 @@ pub fn say_what_runs(backbone: &Backbone) {
         .map(|n| format!(" ({n})"))
         .unwrap_or_default();
     tracing::info!(
-        "running on {}, {} provider{note}",
+        "running on {}, {} provider{}{note}",
         info.engine,
-        info.provider
+        info.provider,
+        in_precision(precision)
     );
+}
+
+/// `, bf16` for people, and nothing where the precision is the usual one.
+pub fn in_precision(precision: Precision) -> String {
+    match precision {
+        Precision::Fp32 => String::new(),
+        other => format!(", {other}"),
+    }
 }

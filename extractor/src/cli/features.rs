@@ -10,12 +10,13 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use serde_json::json;
 
 use super::common::{Bar, Outcome, OutputArgs, retry, set_threads, skipped_line};
+use super::engine::{Wanted, in_precision};
 use super::index;
 use super::place::{IndexPlace, Stores, Uploading};
 use super::signals::Signals;
 use crate::backbone::{self, Model, Overrides};
 use crate::decode::Exif;
-use crate::engine::Provider;
+use crate::engine::{Precision, Provider};
 use crate::features::{self, Counts, Extracted, Job};
 use crate::files::{counted, counted_as, escape, escape_path, grouped};
 use crate::images::Columns;
@@ -26,7 +27,7 @@ use crate::progress::Progress;
 use crate::store::{self, Cost, Dtype, Store, StoreError, StoreJson, StoreKey, key, writer};
 use crate::timings::Clock;
 use crate::view::{View, Views};
-use engine::{Wanted, with_sessions};
+use engine::{Running, with_sessions};
 use share::{Chosen, Share};
 
 /// What a signal does to an extraction.
@@ -70,6 +71,10 @@ pub struct Args {
     /// Execution provider.
     #[arg(long, value_enum, default_value = "auto")]
     ep: Provider,
+    /// Arithmetic of the backbone; part of the store's key. bf16 is OpenVINO's (extractor runtime fetch
+    /// --flavour openvino) on a processor with AVX512_BF16 or AMX, tf32 is CUDA's.
+    #[arg(long, value_enum, default_value_t)]
+    precision: Precision,
     /// Images a run of the backbone.
     #[arg(long, default_value_t = 64, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=4096))]
     batch_size: u16,
@@ -118,6 +123,11 @@ impl Args {
         let started = Instant::now();
         let signals = Signals::install()?;
         let threads = set_threads(self.threads)?;
+        let wanted = Wanted {
+            provider: self.ep.for_precision(self.precision)?,
+            precision: self.precision,
+            threads,
+        };
         let overrides = Overrides {
             preset: self.preset,
             input_size: self.input_size,
@@ -126,7 +136,7 @@ impl Args {
         let model = Model::read(&self.backbone, &overrides)?;
         warn_of(&model);
         let stores = Stores::open(self.store.as_deref(), output)?;
-        let key = StoreKey::new(&model.spec, self.exif, self.dtype);
+        let key = StoreKey::new(&model.spec, self.exif, self.dtype).with_precision(self.precision);
         // A server that refuses is known before the images are read.
         let (root, folder) = stores.to_plan_with(&key, output)?;
         let index_place = IndexPlace::open(self.index.as_deref(), &self.dir, output)?;
@@ -188,16 +198,15 @@ impl Args {
         let mut engine_secs = None;
         if !plan.missing.is_empty() && !self.dry_run {
             // No store is made before there is something to put into it.
-            let wanted = Wanted {
+            let running = Running {
                 model,
-                provider: self.ep,
-                threads,
+                wanted,
                 batch_size: self.batch_size.into(),
                 sessions: self.sessions.map(usize::from),
                 data_dir: &output.data_dir,
             };
             let ((extracted, info, arrangement, secs), writing) =
-                with_sessions(&wanted, |sessions| {
+                with_sessions(&running, |sessions| {
                     engine_secs = Some(started.elapsed().as_secs_f64());
                     let writing = stores.to_write_to(&json)?;
                     let bar = Progress::new("extracting", unit, rows_to_do as u64, output.quiet);
@@ -297,9 +306,10 @@ impl Args {
         let left = total - (counts.cached + counts.new + counts.rejected);
         if let Some((extracted, info, arrangement, secs)) = &extraction {
             text += &format!(
-                "engine    {}, {} provider, {arrangement}\ntime      {secs:.1} s, {:.1} {}/s\n",
+                "engine    {}, {} provider{}, {arrangement}\ntime      {secs:.1} s, {:.1} {}/s\n",
                 info.engine,
                 info.provider,
+                in_precision(key.precision),
                 extracted.rows as f64 / secs,
                 unit,
             );

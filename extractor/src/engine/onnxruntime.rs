@@ -6,17 +6,21 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::fs::File;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use ort::environment::Environment;
-use ort::ep::{self, ExecutionProvider};
+use ort::ep::{self, ArbitrarilyConfigurableExecutionProvider as _, ExecutionProvider};
 use ort::session::Session;
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 use ort::value::TensorRef;
 
 use super::optimized::WEIGHTS;
-use super::{Cause, Engine, EngineError, EngineInfo, EngineOptions, Optimized, Provider};
+use super::precision::has_bf16;
+use super::{
+    Cause, Engine, EngineError, EngineInfo, EngineOptions, Optimized, Precision, Provider, Unfit,
+    openvino,
+};
 
 /// Reads the bytes of an ONNX file.
 pub type ReadModel<'a> = &'a dyn Fn() -> Result<Cow<'a, [u8]>, Cause>;
@@ -36,18 +40,29 @@ pub struct OnnxRuntime {
 }
 
 /// The process's one ONNX Runtime environment.
-static ENVIRONMENT: OnceLock<Environment> = OnceLock::new();
+static ENVIRONMENT: OnceLock<(Environment, PathBuf)> = OnceLock::new();
 
 fn environment(library: &Path) -> Result<&'static Environment, EngineError> {
     // One thread at a time: the library knows one environment only, so a second one that lost a
     // race would take the log callback of both with it when it is dropped.
     static MAKING: Mutex<()> = Mutex::new(());
     let _making = MAKING.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(environment) = ENVIRONMENT.get() {
-        return Ok(environment);
-    }
     // An absolute path: the loader would look for a relative one beside the binary.
     let path = std::path::absolute(library).unwrap_or_else(|_| library.to_owned());
+    if let Some((environment, loaded)) = ENVIRONMENT.get() {
+        // What runs would be called by the wrong name.
+        if *loaded != path && loaded.canonicalize().ok() != path.canonicalize().ok() {
+            let loaded = format!(
+                "this process has loaded {}, and loads one only",
+                loaded.display()
+            );
+            return Err(EngineError::Library {
+                path: library.to_owned(),
+                source: loaded.into(),
+            });
+        }
+        return Ok(environment);
+    }
     let builder = ort::init_from(&path).map_err(|source| EngineError::Library {
         path: library.to_owned(),
         source: source.into(),
@@ -58,7 +73,8 @@ fn environment(library: &Path) -> Result<&'static Environment, EngineError> {
         .with_logger(std::sync::Arc::new(log))
         .build()
         .map_err(model_error)?;
-    Ok(ENVIRONMENT.get_or_init(|| environment))
+    let (environment, _) = ENVIRONMENT.get_or_init(|| (environment, path));
+    Ok(environment)
 }
 
 /// ONNX Runtime's own log lines go to ours, one level down: its warnings are about its internals.
@@ -155,12 +171,76 @@ fn open_optimized(
     Ok(builder.commit_from_file(path)?)
 }
 
+fn builder(
+    environment: &'static Environment,
+    threads: usize,
+) -> Result<SessionBuilder, EngineError> {
+    Session::builder(environment)
+        .map_err(model_error)?
+        .with_intra_threads(threads.max(1))
+        .map_err(model_error)
+}
+
+/// A session that OpenVINO runs, all of it and in the wanted precision, when it is `told` so; else an
+/// error, whatever else would have run it.
+fn with_openvino(
+    environment: &'static Environment,
+    model: &[u8],
+    options: &EngineOptions,
+    told: &[(&str, String)],
+) -> Result<Session, EngineError> {
+    if options.precision == Precision::Bf16 && !has_bf16() {
+        return Err(Unfit::Processor.into());
+    }
+    let failed = |reason: String| EngineError::Openvino { reason };
+    if !ep::OpenVINO::is_available().unwrap_or(false) {
+        let library = version(&options.library)?;
+        return Err(failed(format!("{library} was built without it")));
+    }
+    let open = |model: &[u8]| -> Result<Session, EngineError> {
+        let mut provider = ep::OpenVINO::default();
+        for (name, value) in told {
+            provider = provider.with_arbitrary_config(name, value);
+        }
+        let provider = provider.build().error_on_failure();
+        // A provider that cannot be made, for a wrong option say, is left out without a word, and the
+        // CPU's would run what another one leaves.
+        builder(environment, options.threads)?
+            .with_disable_cpu_fallback()
+            .map_err(model_error)?
+            .with_execution_providers([provider])
+            .map_err(|e| failed(openvino::reason(&e.to_string(), concise)))?
+            .commit_from_memory(model)
+            .map_err(|e| failed(openvino::reason(&e.to_string(), concise)))
+    };
+    let session = open(model)?;
+    let mut probe = open(&openvino::probe())?;
+    let question = (openvino::SHAPE, openvino::question());
+    let tensor = TensorRef::from_array_view((question.0, &question.1[..])).map_err(run_error)?;
+    let outputs = probe
+        .run(ort::inputs![openvino::INPUT => tensor])
+        .map_err(run_error)?;
+    let (_, answer) = outputs[openvino::OUTPUT]
+        .try_extract_tensor::<f32>()
+        .map_err(run_error)?;
+    match openvino::computed_in(answer) {
+        Some(precision) if precision == options.precision => Ok(session),
+        other => {
+            let other = other.map_or("neither fp32 nor bf16".to_owned(), |p| p.to_string());
+            let wanted = options.precision;
+            Err(failed(format!(
+                "it computes in {other} where {wanted} was asked for"
+            )))
+        }
+    }
+}
+
 impl OnnxRuntime {
     /// Opens `model` (the bytes of an ONNX file).
     ///
     /// # Errors
-    /// When the library cannot be loaded, CUDA is wanted and cannot be had, or ONNX Runtime refuses
-    /// the model. Never falls back silently.
+    /// When the library cannot be loaded, the provider or the precision that is wanted cannot be had, or
+    /// ONNX Runtime refuses the model. Never falls back silently.
     pub fn open(model: &[u8], options: &EngineOptions) -> Result<OnnxRuntime, EngineError> {
         OnnxRuntime::open_lazily(&|| Ok(Cow::Borrowed(model)), options)
     }
@@ -175,12 +255,8 @@ impl OnnxRuntime {
     ) -> Result<OnnxRuntime, EngineError> {
         let engine = version(&options.library)?;
         let environment = environment(&options.library)?;
-        let builder = || -> Result<SessionBuilder, EngineError> {
-            Session::builder(environment)
-                .map_err(model_error)?
-                .with_intra_threads(options.threads.max(1))
-                .map_err(model_error)
-        };
+        let provider = options.provider.for_precision(options.precision)?;
+        let builder = || builder(environment, options.threads);
         let open = |mut builder: SessionBuilder| {
             let model = model().map_err(EngineError::Model)?;
             builder.commit_from_memory(&model).map_err(model_error)
@@ -200,7 +276,7 @@ impl OnnxRuntime {
             // TF32 would keep 10 bits of mantissa and call it float32. Algorithms are chosen by rule: a
             // search by trial takes seconds for each batch size and may end otherwise the next time.
             let provider = ep::CUDA::default()
-                .with_tf32(false)
+                .with_tf32(options.precision == Precision::Tf32)
                 .with_conv_algorithm_search(ep::cuda::ConvAlgorithmSearch::Heuristic)
                 .build()
                 .error_on_failure();
@@ -214,13 +290,21 @@ impl OnnxRuntime {
                 .commit_from_memory(&model().map_err(EngineError::Model)?)
                 .map_err(|e| failed(e.to_string()))
         };
-        let (session, provider, note) = match options.provider {
+        let (session, provider, note) = match provider {
             Provider::Cpu => (cpu()?, "CPU", None),
             Provider::Cuda => (cuda()?, "CUDA", None),
+            Provider::Openvino => {
+                let told = openvino::options(options.precision, options.threads);
+                let model = model().map_err(EngineError::Model)?;
+                let session = with_openvino(environment, &model, options, &told)?;
+                (session, "OpenVINO", None)
+            }
             Provider::Auto => match cuda() {
                 Ok(session) => (session, "CUDA", None),
                 Err(EngineError::Cuda { reason }) => {
-                    (cpu()?, "CPU", Some(format!("no CUDA: {reason}")))
+                    let faster = if has_bf16() { openvino::FASTER } else { "" };
+                    let note = format!("no CUDA: {reason}{faster}");
+                    (cpu()?, "CPU", Some(note))
                 }
                 Err(other) => return Err(other),
             },
@@ -297,33 +381,4 @@ impl Engine for OnnxRuntime {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::{concise, version_in};
-
-    #[test]
-    fn a_missing_library_is_named_without_the_stack() {
-        let long = "/onnxruntime/core/session.cc:2200 onnxruntime::ProviderLibrary::Get() [ONNXRuntimeError] \
-                    : 1 : FAIL : Failed to load library libonnxruntime_providers_cuda.so with error: \
-                    libcublasLt.so.13: cannot open shared object file: No such file or directory\n)";
-        assert_eq!(
-            concise(long),
-            "libcublasLt.so.13: cannot open shared object file"
-        );
-        assert_eq!(concise("no device\nat f\nat g"), "no device");
-        let device = "/onnxruntime/cuda_call.cc:129 std::conditional_t<THRW, void, Status> onnxruntime::CudaCall(ERRTYPE, \
-                      const char*) [with ERRTYPE = cudaError; bool THRW = true] CUDA failure 100: no CUDA-capable \
-                      device is detected ; GPU=-1 ; hostname=n1 ; expr=cudaSetDevice(info_.device_id);\n";
-        assert_eq!(
-            concise(device),
-            "CUDA failure 100: no CUDA-capable device is detected"
-        );
-    }
-
-    #[test]
-    fn versions_are_read_off_library_names() {
-        assert_eq!(version_in("libonnxruntime.so.1.32.0"), Some("1.32.0"));
-        assert_eq!(version_in("libonnxruntime.1.23.2.dylib"), Some("1.23.2"));
-        assert_eq!(version_in("libonnxruntime.so"), None);
-        assert_eq!(version_in("libonnxruntime.so.1"), None);
-    }
-}
+mod tests;

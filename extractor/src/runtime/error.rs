@@ -5,7 +5,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use super::platform::Platform;
+use super::platform::{Flavour, Platform};
 use crate::net::{Hinted, NetError};
 
 /// The library could not be fetched or found.
@@ -24,12 +24,15 @@ pub enum RuntimeError {
         /// The processor.
         arch: String,
     },
-    /// The platform has no CUDA flavour.
+    /// The platform has no such flavour.
     #[error(
-        "no ONNX Runtime with CUDA is pinned for {platform}, only for linux-x86_64 (hint: use \
-         the CPU flavour, or set ORT_DYLIB_PATH to a library with CUDA that you have)"
+        "no ONNX Runtime with {0} is pinned for {platform}, only for linux-x86_64 (hint: use \
+         the CPU flavour, or set ORT_DYLIB_PATH to a library with {0} that you have)",
+        flavour.title()
     )]
-    NoCuda {
+    NoFlavour {
+        /// The flavour asked for.
+        flavour: Flavour,
         /// The platform asked for.
         platform: Platform,
     },
@@ -44,10 +47,14 @@ pub enum RuntimeError {
     },
     /// No override and nothing fetched.
     #[error(
-        "ONNX Runtime's library is not in {folder} (hint: run extractor runtime fetch (or make \
-         runtime), or set ORT_DYLIB_PATH to a library that you have)"
+        "ONNX Runtime's library is not in {folder} (hint: run extractor runtime fetch{} (or make \
+         runtime{}), or set ORT_DYLIB_PATH to a library that you have)",
+        flag(" --flavour ", *flavour),
+        flag(" EP=", *flavour)
     )]
     NotInstalled {
+        /// The flavour looked for.
+        flavour: Flavour,
         /// Where a fetched library would be.
         folder: PathBuf,
     },
@@ -175,6 +182,14 @@ pub enum RuntimeError {
         /// Why.
         source: io::Error,
     },
+}
+
+/// How another flavour than the usual one is named to a command.
+fn flag(name: &str, flavour: Flavour) -> String {
+    match flavour {
+        Flavour::Cpu => String::new(),
+        other => format!("{name}{other}"),
+    }
 }
 
 impl From<NetError> for RuntimeError {

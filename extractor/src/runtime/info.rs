@@ -41,7 +41,7 @@ pub struct FlavourInfo {
 pub fn info(data_dir: &Path, flavour: Flavour) -> RuntimeInfo {
     let platform = Platform::current();
     let flavours = platform.iter().flat_map(|platform| {
-        [Flavour::Cpu, Flavour::Cuda]
+        Flavour::ALL
             .into_iter()
             .filter_map(|flavour| Some((flavour, Pinned::find(*platform, flavour).ok()?)))
     });
@@ -54,7 +54,7 @@ pub fn info(data_dir: &Path, flavour: Flavour) -> RuntimeInfo {
         })
         .collect();
     RuntimeInfo {
-        located: locate_with(&Environment::of_process(), data_dir, || {
+        located: locate_with(&Environment::of_process(), data_dir, flavour, || {
             Pinned::find(Platform::current()?, flavour).cloned()
         }),
         flavours,

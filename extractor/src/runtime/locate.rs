@@ -36,19 +36,20 @@ pub enum Source {
 /// One line with the remedy: the override names no file, the platform is not supported, or
 /// nothing was fetched yet.
 pub fn locate(data_dir: &Path, flavour: Flavour) -> Result<Located, RuntimeError> {
-    locate_with(&Environment::of_process(), data_dir, || {
+    locate_with(&Environment::of_process(), data_dir, flavour, || {
         Pinned::find(Platform::current()?, flavour).cloned()
     })
 }
 
-/// As [`locate`], for another environment and another pinned wheel; `pinned` is not asked when
-/// the environment names a library.
+/// As [`locate`], for another environment and another pinned wheel of the `flavour`; `pinned` is
+/// not asked when the environment names a library.
 ///
 /// # Errors
 /// As [`locate`].
 pub fn locate_with(
     environment: &Environment,
     data_dir: &Path,
+    flavour: Flavour,
     pinned: impl FnOnce() -> Result<Pinned, RuntimeError>,
 ) -> Result<Located, RuntimeError> {
     if let Some(path) = override_path(environment)? {
@@ -64,6 +65,7 @@ pub fn locate_with(
             source: Source::Fetched,
         }),
         None => Err(RuntimeError::NotInstalled {
+            flavour,
             folder: install::folder(data_dir, &pinned),
         }),
     }

@@ -75,6 +75,22 @@ pub enum Flavour {
     Cpu,
     /// With the CUDA execution provider; CUDA's own libraries and cuDNN are not part of it.
     Cuda,
+    /// With the OpenVINO execution provider and OpenVINO itself, for the processor alone.
+    Openvino,
+}
+
+impl Flavour {
+    /// Every flavour.
+    pub const ALL: [Flavour; 3] = [Flavour::Cpu, Flavour::Cuda, Flavour::Openvino];
+
+    /// The name of what it has over the CPU flavour.
+    pub(super) fn title(self) -> &'static str {
+        match self {
+            Flavour::Cpu => "the CPU",
+            Flavour::Cuda => "CUDA",
+            Flavour::Openvino => "OpenVINO",
+        }
+    }
 }
 
 impl fmt::Display for Flavour {
@@ -82,6 +98,7 @@ impl fmt::Display for Flavour {
         f.write_str(match self {
             Flavour::Cpu => "cpu",
             Flavour::Cuda => "cuda",
+            Flavour::Openvino => "openvino",
         })
     }
 }

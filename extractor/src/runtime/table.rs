@@ -35,7 +35,7 @@ impl Pinned {
     /// The wheel for a platform and flavour.
     ///
     /// # Errors
-    /// [`RuntimeError::NoCuda`] when that platform has no CUDA flavour.
+    /// [`RuntimeError::NoFlavour`] when that platform has no such flavour.
     pub fn find(platform: Platform, flavour: Flavour) -> Result<&'static Pinned, RuntimeError> {
         match (platform, flavour) {
             (Platform::LinuxX86_64, Flavour::Cpu) => Ok(&LINUX_X86_64),
@@ -43,7 +43,8 @@ impl Pinned {
             (Platform::MacosX86_64, Flavour::Cpu) => Ok(&MACOS_X86_64),
             (Platform::MacosArm64, Flavour::Cpu) => Ok(&MACOS_ARM64),
             (Platform::LinuxX86_64, Flavour::Cuda) => Ok(&LINUX_X86_64_CUDA),
-            (platform, Flavour::Cuda) => Err(RuntimeError::NoCuda { platform }),
+            (Platform::LinuxX86_64, Flavour::Openvino) => Ok(&LINUX_X86_64_OPENVINO),
+            (platform, flavour) => Err(RuntimeError::NoFlavour { flavour, platform }),
         }
     }
 
@@ -119,6 +120,27 @@ static LINUX_X86_64_CUDA: Pinned = Pinned {
     folder: "onnxruntime-1.31.1-linux-x86_64-cuda",
 };
 
+/// The newest `onnxruntime-openvino` on PyPI, with what runs on the processor: the plugins for other
+/// devices and the front ends for other formats stay out.
+static LINUX_X86_64_OPENVINO: Pinned = Pinned {
+    version: "1.24.1",
+    project: "onnxruntime-openvino",
+    wheel: "onnxruntime_openvino-1.24.1-cp311-cp311-manylinux_2_28_x86_64.whl",
+    sha256: digest("3007c803634cc69c6d52af1dea7ce729d9bb62b9a11070fd2f959119199007a8"),
+    size_bytes: 84_430_935,
+    members: &[
+        "onnxruntime/capi/libonnxruntime.so.1.24.1",
+        "onnxruntime/capi/libonnxruntime_providers_shared.so",
+        "onnxruntime/capi/libonnxruntime_providers_openvino.so",
+        "onnxruntime/capi/libopenvino.so.2541",
+        "onnxruntime/capi/libopenvino_onnx_frontend.so.2541",
+        "onnxruntime/capi/libopenvino_intel_cpu_plugin.so",
+        "onnxruntime/capi/libtbb.so.12",
+    ],
+    unpacked_bytes: 31_260_360 + 15_776 + 2_000_856 + 25_284_089 + 7_006_249 + 67_008_289 + 367_649,
+    folder: "onnxruntime-1.24.1-linux-x86_64-openvino",
+};
+
 /// A digest from its hexadecimal digits; a mistyped one does not compile.
 const fn digest(text: &str) -> Digest {
     const fn nibble(byte: u8) -> u8 {
@@ -144,20 +166,26 @@ mod tests {
     use super::*;
 
     fn all() -> Vec<&'static Pinned> {
-        let flavours = [Flavour::Cpu, Flavour::Cuda];
         let pairs = Platform::ALL
             .into_iter()
-            .flat_map(|platform| flavours.map(|flavour| (platform, flavour)));
+            .flat_map(|platform| Flavour::ALL.map(|flavour| (platform, flavour)));
         pairs
             .filter_map(|(platform, flavour)| Pinned::find(platform, flavour).ok())
             .collect()
     }
 
     #[test]
-    fn every_platform_has_a_library_and_linux_on_x86_64_a_cuda_one() {
-        assert_eq!(all().len(), 5);
-        let message = Pinned::find(Platform::MacosArm64, Flavour::Cuda).unwrap_err();
-        assert!(message.to_string().contains("macos-arm64"), "{message}");
+    fn every_platform_has_a_library_and_linux_on_x86_64_those_for_cuda_and_openvino() {
+        assert_eq!(all().len(), 6);
+        for (flavour, name) in [(Flavour::Cuda, "CUDA"), (Flavour::Openvino, "OpenVINO")] {
+            assert!(Pinned::find(Platform::LinuxX86_64, flavour).is_ok());
+            let message = Pinned::find(Platform::MacosArm64, flavour).unwrap_err();
+            let message = message.to_string();
+            assert!(
+                message.contains(&format!("with {name} is pinned for macos-arm64")),
+                "{message}"
+            );
+        }
     }
 
     #[test]

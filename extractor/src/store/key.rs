@@ -7,6 +7,7 @@ use super::{FORMAT_VERSION, StoreError};
 use crate::backbone::Spec;
 use crate::decode::{DECODER, Exif};
 use crate::digest::Digest;
+use crate::engine::Precision;
 use crate::files::{FileError, write_atomically};
 use crate::preprocess::{Layout, Preset};
 use crate::resize::RESIZE;
@@ -66,7 +67,7 @@ pub struct StoreKey {
     /// shape.
     pub feature_layout: Option<Layout>,
     /// Arithmetic the backbone ran in.
-    pub precision: String,
+    pub precision: Precision,
     /// Decoder and its version.
     pub decoder: String,
     /// What was done with the EXIF orientation.
@@ -93,7 +94,8 @@ pub struct StoreJson {
 }
 
 impl StoreKey {
-    /// The key of features that `spec` gives of images read as `exif` says, stored as `dtype`.
+    /// The key of features that `spec` gives of images read as `exif` says, computed in fp32 and stored
+    /// as `dtype`.
     pub fn new(spec: &Spec, exif: Exif, dtype: Dtype) -> StoreKey {
         StoreKey {
             format: FORMAT_VERSION,
@@ -101,7 +103,7 @@ impl StoreKey {
             feature_tensor: spec.feature_tensor.clone(),
             input_layout: spec.input_layout,
             feature_layout: spec.feature_layout,
-            precision: "fp32".to_owned(),
+            precision: Precision::Fp32,
             decoder: DECODER.to_owned(),
             exif,
             resize: RESIZE.to_owned(),
@@ -109,6 +111,11 @@ impl StoreKey {
             preset: spec.preset,
             dtype,
         }
+    }
+
+    /// The key of the same features computed in `precision`.
+    pub fn with_precision(self, precision: Precision) -> StoreKey {
+        StoreKey { precision, ..self }
     }
 
     /// The key as JSON, fields in the order of the struct.

@@ -6,6 +6,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::decode::Exif;
 use crate::digest::Digest;
+use crate::engine::Precision;
 use crate::preprocess::{Layout, Preset};
 
 mod outline;
@@ -25,7 +26,7 @@ fn store_key(dtype: Dtype) -> StoreKey {
         feature_tensor: "features".to_owned(),
         input_layout: Layout::Nhwc,
         feature_layout: None,
-        precision: "fp32".to_owned(),
+        precision: Precision::Fp32,
         decoder: "a decoder".to_owned(),
         exif: Exif::Ignore,
         resize: "a resize".to_owned(),
@@ -177,7 +178,7 @@ fn every_key_field_is_in_the_digest_and_refused_if_it_differs() {
     others[0].format = 2;
     others[1].backbone = Digest::of(b"another");
     others[2].feature_tensor.push('2');
-    others[3].precision = "bf16".to_owned();
+    others[3].precision = Precision::Bf16;
     others[4].decoder.push('2');
     others[5].exif = Exif::Apply;
     others[6].resize.push('2');

@@ -8,6 +8,7 @@ use extractor::backbone::described;
 use extractor::cli::common::{OutputArgs, default_index_path, set_threads};
 use extractor::cli::place::local_index;
 use extractor::digest::Digest;
+use extractor::engine::Precision;
 use extractor::files::escape_path;
 use extractor::preprocess::Preset;
 use extractor::store::{Dtype, Store};
@@ -122,7 +123,9 @@ pub(super) struct DataArgs {
     /// Take the store of this element type.
     #[arg(long, value_enum)]
     pub dtype: Option<Dtype>,
-
+    /// Take the store of features that were computed in this arithmetic.
+    #[arg(long, value_enum)]
+    pub precision: Option<Precision>,
     /// Views of the training images to train on: all (that every one has in the store), or a list
     /// such as identity,hflip,crop:4. Validation and test see identity alone. adam: one of them,
     /// drawn anew, each time an image comes by; lbfgs, linfa: each is a training row.
@@ -157,6 +160,7 @@ impl DataArgs {
             usual_preset,
             preset: self.preset,
             dtype: self.dtype,
+            precision: self.precision,
         })
     }
 

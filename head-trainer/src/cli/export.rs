@@ -7,8 +7,8 @@ use anyhow::{Context, bail, ensure};
 use extractor::backbone::{Model, Spec};
 use extractor::cli::common::{Outcome, OutputArgs};
 use extractor::cli::download::Shown;
-use extractor::cli::engine::{open_backbone, open_bytes};
-use extractor::engine::Provider;
+use extractor::cli::engine::{Wanted, open_backbone, open_bytes};
+use extractor::engine::{Precision, Provider};
 use extractor::fetch::Conditions;
 use extractor::files::{Pending, escape_path, grouped};
 use extractor::preprocess::Layout;
@@ -99,6 +99,14 @@ impl Args {
             );
         };
         let (head, backbone, key) = *model;
+        if key.precision != Precision::Fp32 {
+            tracing::warn!(
+                "the head was trained on features that were computed in {}; what is exported computes in \
+                 fp32 and is checked in it (hint: compare both on images of yours, or train on features \
+                 in fp32)",
+                key.precision
+            );
+        }
         self.spare([&opened.folder, &backbone.path])?;
         let license = self.license.clone().or_else(|| backbone.licence());
         let metadata = metadata(&opened.record, &key, license.as_deref());
@@ -216,6 +224,15 @@ fn name(head: &Head, backbone: &Model) -> String {
     format!("{classes}: a head on {}", backbone.spec.name)
 }
 
+/// What an exported model is checked on: the arithmetic that its weights are written in.
+fn on_the_cpu(threads: usize) -> Wanted {
+    Wanted {
+        provider: Provider::Cpu,
+        precision: Precision::Fp32,
+        threads,
+    }
+}
+
 /// What a model is made of, and what the run says of some pictures.
 struct Measured {
     bytes: Vec<u8>,
@@ -233,8 +250,8 @@ impl Measured {
         output: &OutputArgs,
     ) -> anyhow::Result<Measured> {
         let (bytes, spec) = (model.bytes()?, model.spec.clone());
-        let provider = Provider::Cpu;
-        let backbone = open_backbone(model, provider, threads, TOGETHER, &output.data_dir)?;
+        let wanted = on_the_cpu(threads);
+        let backbone = open_backbone(model, wanted, TOGETHER, &output.data_dir)?;
         let mut predictor = Predictor::of_head(head.clone(), backbone, key);
         let mut pictures = cases(&mut predictor, spec.batch.unwrap_or(TOGETHER))?;
         if spec.batch.is_none() {
@@ -265,7 +282,7 @@ impl Measured {
             dtype: key.dtype,
             metadata,
         })?;
-        let mut engine = open_bytes(&bytes, Provider::Cpu, threads, data_dir)?;
+        let mut engine = open_bytes(&bytes, on_the_cpu(threads), data_dir)?;
         let largest_difference = compare(&mut engine, &self.cases, head.decision)?;
         Ok(Fused {
             bytes,

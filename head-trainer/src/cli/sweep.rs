@@ -40,7 +40,7 @@ const PROMISE: &str = "the trainings in flight are finished, and nothing of a sw
 pub struct Args {
     #[command(flatten)]
     data: DataArgs,
-    /// Compare all stores that fit --backbone, --preset and --dtype, not the usual one alone, on
+    /// Compare all stores that fit --backbone, --preset, --dtype and --precision, not the usual one alone, on
     /// the images that all of them have. A store that lacks images of the index is passed over.
     #[arg(long)]
     all_stores: bool,

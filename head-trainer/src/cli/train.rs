@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use extractor::cli::common::{Outcome, OutputArgs};
 use extractor::cli::place::local_index;
+use extractor::engine::Precision;
 use extractor::files::escape_path;
 use extractor::store::{Store, costs};
 use extractor::view::View;
@@ -365,7 +366,10 @@ pub(super) fn provenance(store: &Store) -> BTreeMap<String, String> {
     let shape = store.map_shape().map(|s| s.to_string()).unwrap_or_default();
     let engines = store.provenances();
     let engines = engines.iter().map(|p| p.to_string()).collect::<Vec<_>>();
-    [
+    // Said where it is not the usual one.
+    let precision = (key.precision != Precision::Fp32)
+        .then(|| ("precision".to_owned(), key.precision.to_string()));
+    let named = [
         ("backbone_name", store.backbone_name().to_owned()),
         ("backbone_digest", key.backbone.to_string()),
         ("preset", key.preset.to_string()),
@@ -378,6 +382,6 @@ pub(super) fn provenance(store: &Store) -> BTreeMap<String, String> {
         ("map_shape", shape),
         ("features_computed_by", engines.join("; ")),
     ]
-    .map(|(k, v)| (k.to_owned(), v))
-    .into()
+    .map(|(k, v)| (k.to_owned(), v));
+    named.into_iter().chain(precision).collect()
 }

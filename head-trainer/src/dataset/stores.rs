@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use extractor::digest::Digest;
+use extractor::engine::Precision;
 use extractor::preprocess::Preset;
 use extractor::store::{self, Dtype, StoreError, StoreKey};
 
@@ -17,6 +18,8 @@ pub struct StoreFilter {
     pub preset: Option<Preset>,
     /// Element type.
     pub dtype: Option<Dtype>,
+    /// Arithmetic of the backbone.
+    pub precision: Option<Precision>,
     /// If several stores fit still: the preprocessing that the backbone was trained with.
     pub usual_preset: Option<Preset>,
 }
@@ -28,6 +31,7 @@ impl std::fmt::Display for StoreFilter {
                 .map(|d| format!("of the backbone {}", d.short())),
             self.preset.map(|p| format!("with preset {p}")),
             self.dtype.map(|d| format!("of {d}")),
+            self.precision.map(|p| format!("computed in {p}")),
         ];
         let parts: Vec<String> = parts.into_iter().flatten().collect();
         f.write_str(if parts.is_empty() { "usable" } else { "" })?;
@@ -36,8 +40,8 @@ impl std::fmt::Display for StoreFilter {
 }
 
 /// Finds the one store below `root` (or `root` itself) that `filter` fits. Stores without a row do
-/// not count. Where several fit, the backbone's usual preset wins, then f32, as these are what
-/// `extractor features` takes when nothing else is said.
+/// not count. Where several fit, the backbone's usual preset wins, then f32, then fp32, as these are
+/// what `extractor features` takes when nothing else is said.
 ///
 /// # Errors
 /// When none or several fit.
@@ -56,10 +60,11 @@ pub fn choose(
     filter: &StoreFilter,
 ) -> Result<Candidate, DatasetError> {
     let mut fitting = fitting(root, candidates, filter)?;
-    let usual: [&dyn Fn(&StoreKey) -> bool; 2] =
-        [&|key| filter.usual_preset == Some(key.preset), &|key| {
-            key.dtype == Dtype::F32
-        }];
+    let usual: [&dyn Fn(&StoreKey) -> bool; 3] = [
+        &|key| filter.usual_preset == Some(key.preset),
+        &|key| key.dtype == Dtype::F32,
+        &|key| key.precision == Precision::Fp32,
+    ];
     for is_usual in usual {
         if fitting.iter().any(|one| is_usual(&one.key)) {
             fitting.retain(|one| is_usual(&one.key));
@@ -144,6 +149,7 @@ pub fn fitting(
         filter.backbone.is_none_or(|d| d == one.key.backbone)
             && filter.preset.is_none_or(|p| p == one.key.preset)
             && filter.dtype.is_none_or(|d| d == one.key.dtype)
+            && filter.precision.is_none_or(|p| p == one.key.precision)
     };
     let mut fitting = candidates;
     fitting.retain(|one| one.has_rows && fits(one));
@@ -154,5 +160,53 @@ pub fn fitting(
             wanted: filter.to_string(),
             there,
         }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use extractor::decode::Exif;
+    use extractor::preprocess::Layout;
+
+    use super::*;
+
+    fn candidate(precision: Precision) -> Candidate {
+        Candidate {
+            folder: PathBuf::from(precision.to_string()),
+            name: precision.to_string(),
+            key: StoreKey {
+                format: 1,
+                backbone: Digest::of(b"a backbone"),
+                feature_tensor: "features".to_owned(),
+                input_layout: Layout::Nhwc,
+                feature_layout: None,
+                precision,
+                decoder: "none".to_owned(),
+                exif: Exif::Ignore,
+                resize: "none".to_owned(),
+                input_size: [8, 8],
+                preset: Preset::Unit,
+                dtype: Dtype::F32,
+            },
+            has_rows: true,
+        }
+    }
+
+    #[test]
+    fn fp32_is_the_usual_precision_and_another_one_is_named() {
+        let both = || vec![candidate(Precision::Bf16), candidate(Precision::Fp32)];
+        let chosen = |candidates, precision| {
+            let filter = StoreFilter {
+                precision,
+                ..StoreFilter::default()
+            };
+            choose(Path::new("features"), candidates, &filter).map(|one| one.name)
+        };
+        assert_eq!(chosen(both(), None).unwrap(), "fp32");
+        assert_eq!(chosen(both(), Some(Precision::Bf16)).unwrap(), "bf16");
+        let only = vec![candidate(Precision::Bf16)];
+        assert_eq!(chosen(only, None).unwrap(), "bf16");
+        let none = chosen(both(), Some(Precision::Tf32)).unwrap_err();
+        assert!(none.to_string().contains("computed in tf32"), "{none}");
     }
 }

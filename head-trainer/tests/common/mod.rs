@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use extractor::backbone::{MapShape, Model, Overrides};
 use extractor::decode::Exif;
 use extractor::digest::{Digest, ImageId};
-use extractor::engine::{EngineOptions, OnnxRuntime, Provider};
+use extractor::engine::{EngineOptions, OnnxRuntime, Precision, Provider};
 use extractor::features::{self, Job, Report, Sessions};
 use extractor::images::Folder;
 use extractor::index::{DigestCache, Entry, Index};
@@ -98,6 +98,7 @@ pub fn engine() -> EngineOptions {
     EngineOptions {
         library: library(),
         provider: Provider::Cpu,
+        precision: Precision::Fp32,
         threads: std::thread::available_parallelism().map_or(1, usize::from),
         optimized: None,
     }
@@ -161,7 +162,7 @@ pub fn made_up_store(dtype: Dtype) -> (StoreJson, Provenance) {
             feature_tensor: "features".to_owned(),
             input_layout: Layout::Nhwc,
             feature_layout: None,
-            precision: "fp32".to_owned(),
+            precision: Precision::Fp32,
             decoder: "none".to_owned(),
             exif: Exif::Ignore,
             resize: "none".to_owned(),

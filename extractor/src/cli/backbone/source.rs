@@ -8,7 +8,7 @@ use anyhow::{Context, bail};
 use crate::cli::common::OutputArgs;
 use crate::cli::download::Shown;
 use crate::digest::Digest;
-use crate::engine::{Engine, EngineError, EngineOptions, OnnxRuntime, Provider};
+use crate::engine::{Engine, EngineError, EngineOptions, OnnxRuntime, Precision, Provider};
 use crate::fetch::set::{address, file_name};
 use crate::fetch::{Conditions, FetchError, Remote, download};
 use crate::files::escape_path;
@@ -122,6 +122,7 @@ pub(super) fn opener(
     let options = EngineOptions {
         library: library.to_owned(),
         provider: Provider::Cpu,
+        precision: Precision::Fp32,
         threads: given::threads(),
         optimized: None,
     };

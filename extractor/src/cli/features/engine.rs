@@ -9,32 +9,28 @@ use anyhow::anyhow;
 
 use super::memory;
 use crate::backbone::{Backbone, Model};
-use crate::cli::engine::{open_session, say_what_runs};
-use crate::engine::{Cause, Provider};
+use crate::cli::engine::{Wanted, open_session, say_what_runs};
+use crate::engine::Cause;
 use crate::features::Sessions;
 
 /// How the backbone is to be run.
-pub(super) struct Wanted<'a> {
+pub(super) struct Running<'a> {
     pub model: Model,
-    pub provider: Provider,
-    pub threads: usize,
+    pub wanted: Wanted,
     pub batch_size: usize,
     /// Sessions; to be found out if `None`.
     pub sessions: Option<usize>,
     pub data_dir: &'a Path,
 }
 
-impl Wanted<'_> {
+impl Running<'_> {
     fn open(&self, threads: usize) -> Result<Backbone, Cause> {
-        let model = self.model.clone();
-        let (batch_size, data_dir) = (self.batch_size, self.data_dir);
-        Ok(open_session(
-            model,
-            self.provider,
+        let wanted = Wanted {
             threads,
-            batch_size,
-            data_dir,
-        )?)
+            ..self.wanted
+        };
+        let model = self.model.clone();
+        Ok(open_session(model, wanted, self.batch_size, self.data_dir)?)
     }
 }
 
@@ -43,17 +39,18 @@ impl Wanted<'_> {
 /// # Errors
 /// When one cannot be opened, or that of `work`.
 pub(super) fn with_sessions<T>(
-    wanted: &Wanted,
+    running: &Running,
     work: impl FnOnce(&mut Sessions) -> anyhow::Result<T>,
 ) -> anyhow::Result<T> {
-    let open = |threads: usize| wanted.open(threads);
-    let mut sessions = Sessions::fixed(wanted.sessions.unwrap_or(1), wanted.threads, &open)
-        .map_err(|e| anyhow!(e))?;
-    say_what_runs(sessions.backbone());
+    let open = |threads: usize| running.open(threads);
+    let threads = running.wanted.threads;
+    let sessions = Sessions::fixed(running.sessions.unwrap_or(1), threads, &open);
+    let mut sessions = sessions.map_err(|e| anyhow!(e))?;
+    say_what_runs(sessions.backbone(), running.wanted.precision);
     // A GPU works on one batch at a time.
     let on_cpu = sessions.backbone().engine().info().provider != "CUDA";
-    if wanted.sessions.is_none() && on_cpu {
-        let most = memory::most_sessions(&wanted.model, wanted.batch_size);
+    if running.sessions.is_none() && on_cpu {
+        let most = memory::most_sessions(&running.model, running.batch_size);
         sessions = sessions.or_more(most, &open);
     }
     work(&mut sessions)

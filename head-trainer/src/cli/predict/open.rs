@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail, ensure};
 use extractor::backbone::{Model, Overrides};
 use extractor::cli::common::{OutputArgs, set_threads};
-use extractor::cli::engine::open_backbone;
+use extractor::cli::engine::{Wanted, open_backbone};
 use extractor::decode::Exif;
 use extractor::digest::Digest;
 use extractor::engine::Provider;
@@ -174,7 +174,7 @@ impl<'a> Opener<'a> {
         model.spec.feature_tensor = key.feature_tensor.clone();
         model.spec.input_layout = key.input_layout;
         model.spec.feature_layout = key.feature_layout;
-        let today = StoreKey::new(&model.spec, key.exif, key.dtype);
+        let today = StoreKey::new(&model.spec, key.exif, key.dtype).with_precision(key.precision);
         ensure!(
             today == *key,
             "this version turns images into features otherwise than when the run was trained \
@@ -237,13 +237,14 @@ impl Opened<'_> {
         Ok(match self.trained {
             OpenedModel::Head(opened) => {
                 let (head, model, key) = *opened;
-                let backbone = open_backbone(
-                    model,
-                    opener.provider,
-                    opener.threads,
-                    opener.batch_size,
-                    &opener.output.data_dir,
-                )?;
+                // In the arithmetic of the features that the head was trained on.
+                let wanted = Wanted {
+                    provider: opener.provider,
+                    precision: key.precision,
+                    threads: opener.threads,
+                };
+                let data_dir = &opener.output.data_dir;
+                let backbone = open_backbone(model, wanted, opener.batch_size, data_dir)?;
                 Predictor::of_head(head, backbone, &key)
             }
             OpenedModel::Baseline(baseline, exif) => Predictor::of_baseline(*baseline, exif),

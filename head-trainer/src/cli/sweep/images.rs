@@ -175,7 +175,7 @@ pub(super) fn check_images(
             ensure!(
                 total > 0 && validation > 0,
                 "no images that all stores have are left to train and to judge on (hint: choose \
-                 stores with --backbone, --preset or --dtype)"
+                 stores with --backbone, --preset, --dtype or --precision)"
             );
         }
     }

@@ -27,10 +27,11 @@ const ALLOWED: [&str; 7] = [
 ];
 
 /// The flags that `--repeat` takes from the run: all that change a result.
-pub(super) const TAKEN: [&str; 26] = [
+pub(super) const TAKEN: [&str; 27] = [
     "backbone",
     "preset",
     "dtype",
+    "precision",
     "split_mode",
     "split_seed",
     "split_fractions",

@@ -47,8 +47,8 @@ def one_line(error):
 
 
 def quantize(job):
-    """`model`, `output`: files; `work`: a folder; `batches`: .npy files, each one input; `input`: its name;
-    `method`: percentile or minmax; `reduce_range`: 7-bit weights."""
+    """`model`, `output`: files; `batches`: .npy files, each one input; `input`: its name; `method`: percentile or minmax;
+    `reduce_range`: 7-bit weights. All files lie in the working folder."""
     import numpy as np
     import onnx
     from onnxruntime import quantization
@@ -72,19 +72,17 @@ def quantize(job):
             self.at += 1
             return {job["input"]: np.load(job["batches"][self.at - 1])}
 
-    work = Path(job["work"])
-    fused = work / "fused.onnx"
+    fused, output = "fused.onnx", "quantized.onnx"
     started = time.monotonic()
     # Folds BatchNorm into convolutions: a scale of its own between the two would be quantised otherwise.
     try:
-        quant_pre_process(job["model"], str(fused))
+        quant_pre_process(job["model"], fused)
     except Exception as error:
         log(f"symbolic shape inference fails ({one_line(error)}), going on without")
-        quant_pre_process(job["model"], str(fused), skip_symbolic_shape=True)
+        quant_pre_process(job["model"], fused, skip_symbolic_shape=True)
     methods = {"percentile": quantization.CalibrationMethod.Percentile, "minmax": quantization.CalibrationMethod.MinMax}
-    output = work / "quantized.onnx"
     quantization.quantize_static(
-        str(fused), str(output), Batches(), quant_format=quantization.QuantFormat.QDQ, per_channel=True,
+        fused, output, Batches(), quant_format=quantization.QuantFormat.QDQ, per_channel=True,
         reduce_range=job["reduce_range"], activation_type=quantization.QuantType.QUInt8,
         weight_type=quantization.QuantType.QInt8, calibrate_method=methods[job["method"]],
         extra_options={

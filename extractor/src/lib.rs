@@ -24,6 +24,7 @@ pub mod paths;
 pub mod pixels;
 pub mod preprocess;
 pub mod progress;
+pub mod quantize;
 mod quietly;
 pub mod remote;
 pub mod resize;

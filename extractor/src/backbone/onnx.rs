@@ -2,7 +2,8 @@
 //! inputs and outputs. Needs no ONNX Runtime, so that a fully cached run needs none either.
 
 use onnx_protobuf::{
-    Message, ModelProto, ValueInfoProto, tensor_proto, tensor_shape_proto, type_proto,
+    Message, ModelProto, StringStringEntryProto, ValueInfoProto, tensor_proto, tensor_shape_proto,
+    type_proto,
 };
 
 /// Inputs (those that are not weights) and outputs of a model.
@@ -106,5 +107,18 @@ fn info(value: &ValueInfoProto) -> TensorInfo {
         name: value.name.clone(),
         float32: tensor.is_some_and(|t| t.elem_type == tensor_proto::DataType::FLOAT as i32),
         dims,
+    }
+}
+
+/// Notes `value` under `key` in the model's metadata, in place of what is noted there.
+pub(super) fn set_metadata(model: &mut ModelProto, key: &str, value: String) {
+    let entry = model.metadata_props.iter_mut().find(|e| e.key == key);
+    match entry {
+        Some(entry) => entry.value = value,
+        None => model.metadata_props.push(StringStringEntryProto {
+            key: key.to_owned(),
+            value,
+            ..Default::default()
+        }),
     }
 }

@@ -14,6 +14,7 @@ stderr, an error as one line that begins with `error: `. Exit code 0: done; 1: f
 """
 
 import argparse
+import contextlib
 import json
 import signal
 import sys
@@ -25,7 +26,7 @@ import export_env
 REQUIREMENTS = Path(__file__).resolve().parent / "requirements-quantize.txt"
 PYTHONS = [(3, 12), (3, 13), (3, 11)]  # those with wheels at the pinned versions
 SPACE_BYTES = 1_000_000_000  # the environment takes 0.5 GB on Linux, and pip unpacks before it installs
-DOWNLOAD = "about 130 MB"
+DOWNLOAD = "about 110 MB"
 
 # Shares of activations between the ends of the range, in percent: what lies beyond is clipped.
 PERCENTILE = 99.999
@@ -192,7 +193,8 @@ def main():
             export_env.enter(options.venv, REQUIREMENTS, PYTHONS, SPACE_BYTES, log, DOWNLOAD)
         job = json.loads(options.job.read_text())
         try:
-            result = {"quantize": quantize, "compare": compare}[options.verb](job)
+            with contextlib.redirect_stdout(sys.stderr):  # the quantiser reports on stdout, where the answer belongs
+                result = {"quantize": quantize, "compare": compare}[options.verb](job)
         except ImportError as error:
             raise Failure(f"environment {options.venv} is broken: {one_line(error)} (hint: delete it, run again)") from error
         except (Failure, OSError, MemoryError):

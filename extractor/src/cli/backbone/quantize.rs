@@ -83,7 +83,7 @@ pub struct Args {
     /// A Python of 3.9 or later that starts the quantiser; it finds or is one of 3.11 to 3.13.
     #[arg(long, value_name = "FILE", default_value = "python3")]
     python: PathBuf,
-    /// The quantiser's environment, made the first time (130 MB of downloads) [default: DATA_DIR/python/quantize].
+    /// The quantiser's environment, made the first time (110 MB of downloads) [default: DATA_DIR/python/quantize].
     #[arg(long, value_name = "DIR", env = "HEADSTART_QUANTIZE_VENV")]
     venv: Option<PathBuf>,
     #[command(flatten)]
@@ -194,6 +194,12 @@ impl Args {
                     Method::Percentile => "minmax",
                     Method::Minmax => "percentile",
                 }
+            );
+        }
+        if 100.0 * judged.heads.standard_error > self.max_drop {
+            tracing::warn!(
+                "{} leave the difference uncertain (hint: more labelled images, or --judge more of them)",
+                counted(judged.heads.images, "image")
             );
         }
         let description = finished.write(&out)?;

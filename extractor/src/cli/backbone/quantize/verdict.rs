@@ -69,7 +69,7 @@ impl Judged {
         let sizes = [float.bytes().len(), finished.bytes().len()];
         let share = 100.0 * sizes[1] as f64 / sizes[0] as f64;
         let text = format!(
-            "backbone  {} ({} bytes, {share:.0} % of {})\nname      {name}, of {}, preset {}\ncalibrated {}, {}: {} \
+            "backbone  {} ({} bytes, {share:.0} % of {})\nname      {name}, of {}, preset {}\nquantised {}, {}: {} \
              in 8 bits\nspeed     int8 {fast:.1} images/s, float {slow:.1}: {speedup:.2} times as fast ({}, in turns)\n\
              features  cosine {:.5} on average, {:.5} at least, of {} images\naccuracy  {} ({} folds of {} images)\n\
              accepted  int8 costs {}, --max-drop is {}\n",

@@ -156,6 +156,12 @@ class Quantize(unittest.TestCase):
         self.refused(r"int8 costs -?\d+\.\d\d points of head accuracy, more than --max-drop -100: float .* \(hint: ",
                      *flags, "--max-drop", -100)  # fmt: skip
 
+    def test_the_same_again_is_the_same_file(self):
+        flags = ["--calibrate", CALIBRATE, "--judge", 200, "--max-drop", 100, "--split", TEST_DATA / "splits.csv"]
+        done = self.quantize(*flags)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        self.assertEqual(json.loads(done.stdout)["digest"], self.result["digest"])
+
     def test_another_file_is_not_replaced(self):
         self.refused("another backbone is there", "--calibrate", 16)
 

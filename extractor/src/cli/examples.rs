@@ -43,7 +43,7 @@ pub(super) const EXAMPLES: &[(&str, &[&str])] = &[
         "backbone quantize",
         &[
             "extractor backbone quantize resnet50.onnx PetImages --calibrate 64",
-            "extractor backbone quantize resnet50.onnx PetImages --calibrate 100 --method minmax --name r50-minmax",
+            "extractor backbone quantize resnet50.onnx PetImages --calibrate 100 --name resnet50-100",
         ],
     ),
     ("backbone list", &["extractor backbone list"]),

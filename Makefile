@@ -180,6 +180,7 @@ test-all: test ## all tests: adds the slow ones and the Python peers
 	$(PYTHON) scripts/test_remote.py
 	$(PYTHON) scripts/test_slurm.py
 	$(PYTHON) scripts/test_kubernetes.py
+	$(PYTHON) scripts/test_quantize.py
 	$(PYTHON) scripts/test_readme.py
 
 .PHONY: profile
@@ -187,7 +188,7 @@ profile: check build $(stand_in_files) ## a stage-by-stage time table of computi
 	@$(if $(stand_ins),echo "$(note)" >&2)
 	@$(fetch_runtime)
 	@mkdir -p "$(results)"; place=$$(mktemp -d "$(results)/profile.XXXXXX") || exit 1; trap 'rm -rf "$$place"' EXIT; trap 'exit 130' INT TERM; \
-	  $(extractor) features "$(images)" --backbone "$(model)" --store "$$place/features" --index "$$place/index.arrow" --ep $(EP) --timings $(FEATURES_ARGS) $(skips_are_fine)
+	  $(extractor) features "$(images)" --backbone "$(model)" --store "$$place/features" --index "$$place/index.arrow" --ep $(EP) --precision $(PRECISION) --timings $(FEATURES_ARGS) $(skips_are_fine)
 
 # WHAT=features compares speeds, for which untrained weights do; for images the script looks itself.
 WHAT ?= features

@@ -1,7 +1,7 @@
 """A virtual environment that a script makes for itself and runs itself in.
 
-Why it exists: the export needs TensorFlow, which no other part of the project needs, at versions that are known to
-work together. A lock file with hashes says which; a marker file in the environment says which lock it was made from,
+Why it exists: the export needs TensorFlow and the quantiser onnxruntime's Python, which no other part of the project
+needs, at versions that are known to work together. A lock file with hashes says which; a marker file in the environment says which lock it was made from,
 so that it is made once and again only when the lock changes.
 
 It must not know what the script inside does. Standard library only, Python 3.9 or later, Linux and macOS.
@@ -29,12 +29,13 @@ def inside(folder):
     return Path(sys.prefix).resolve() == Path(folder).resolve()
 
 
-def enter(folder, requirements, pythons, space_bytes, log):
+def enter(folder, requirements, pythons, space_bytes, log, download="about 370 MB"):
     """Makes the environment if it is missing or out of date, then replaces this process with the script inside it.
 
-    `pythons` are the (major, minor) versions that the lock has wheels for, the preferred first; `log` takes a line.
+    `pythons` are the (major, minor) versions that the lock has wheels for, the preferred first; `log` takes a line;
+    `download` says how much pip downloads.
     """
-    prepare(Path(folder), Path(requirements), pythons, space_bytes, log)
+    prepare(Path(folder), Path(requirements), pythons, space_bytes, log, download)
     python = str(Path(folder) / "bin" / "python")
     sys.stdout.flush()
     sys.stderr.flush()
@@ -42,7 +43,7 @@ def enter(folder, requirements, pythons, space_bytes, log):
     os.execv(python, [python, "-E", "-s", os.path.abspath(sys.argv[0]), *sys.argv[1:]])
 
 
-def prepare(folder, requirements, pythons, space_bytes, log):
+def prepare(folder, requirements, pythons, space_bytes, log, download="about 370 MB"):
     digest = hashlib.sha256(requirements.read_bytes()).hexdigest()
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -52,7 +53,7 @@ def prepare(folder, requirements, pythons, space_bytes, log):
             f"cannot make the environment folder {folder}: {error.strerror} (hint: name another with --venv DIR)"
         ) from error
     try:
-        # Two exports started at once: the second waits here, then finds the environment complete.
+        # Two scripts started at once: the second waits here, then finds the environment complete.
         fcntl.flock(lock, fcntl.LOCK_EX)
         marker = read_marker(folder)
         if marker == {"requirements_sha256": digest, "state": "complete"} and (folder / "bin" / "python").exists():
@@ -62,7 +63,7 @@ def prepare(folder, requirements, pythons, space_bytes, log):
                 f"{folder} holds files but is no environment of this script, and is left alone "
                 "(hint: name a new or empty folder with --venv DIR, or delete it)"
             )
-        build(folder, requirements, digest, pythons, space_bytes, log)
+        build(folder, requirements, digest, pythons, space_bytes, log, download)
     finally:
         os.close(lock)
 
@@ -82,7 +83,7 @@ def write_marker(folder, digest, state):
     os.replace(temporary, folder / MARKER)
 
 
-def build(folder, requirements, digest, pythons, space_bytes, log):
+def build(folder, requirements, digest, pythons, space_bytes, log, download):
     interpreter = find_python(pythons)
     free_bytes = shutil.disk_usage(folder).free
     if free_bytes < space_bytes:
@@ -108,7 +109,7 @@ def build(folder, requirements, digest, pythons, space_bytes, log):
             "(hint: on Debian and Ubuntu `apt install python3-venv`)"
         )
 
-    log(f"installing what {requirements.name} pins (about 370 MB to download, once)")
+    log(f"installing what {requirements.name} pins ({download} to download, once)")
     pip_log = folder / "pip.log"
     with open(pip_log, "w") as output:
         # Wheels only: building one of these from source needs a tool chain and takes hours.
@@ -143,7 +144,7 @@ def find_python(pythons):
             "(hint: on Debian and Ubuntu `apt install python3-venv`)"
         )
     raise EnvironmentFailure(
-        f"the export needs Python {' or '.join(sorted(names))}, this is {sys.version.split()[0]} and PATH has none of "
+        f"{Path(sys.argv[0]).name} needs Python {' or '.join(sorted(names))}, this is {sys.version.split()[0]} and PATH has none of "
         "them (hint: install one, or start this script with it)"
     )
 

@@ -32,6 +32,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import moto_server
+from test_quantize import VENV as QUANTIZE_VENV
 from test_read_store import PYTHON as PEERS_PYTHON
 from test_read_store import ROOT, SCRIPTS, make_environment
 
@@ -234,6 +235,8 @@ pq.write_table(pa.table({"image": pa.array(images, kind), "label": [r["label"] f
 RULES = [
     (r"^make backbone( .*)?$", r"env -u PIP_INDEX_URL make backbone BACKBONE_ARGS='--weights none --seed 1 --size 32 --out backbone/resnet50.onnx --quiet'",
      "the weights are downloaded"),
+    (r"^(extractor backbone quantize .*?)(#.*)?$", rf"env -u PIP_INDEX_URL HEADSTART_QUANTIZE_VENV={QUANTIZE_VENV} \1 --max-drop 100",
+     "drawn images tell nothing of what 8 bits cost, and the quantiser comes from PyPI"),
     (r"^make data backbone (.*report)\b.*$", r"make \1",
      "make data and make backbone are run alone; a folder of images stands in for the archive"),
     (r"^head-trainer export RUN --keras model.py.*$",

@@ -2,7 +2,8 @@
 //! feature maps land in a memory-mapped Arrow feature store.
 //!
 //! Data flows one way: [`walk`] -> [`index`] -> [`decode`] -> [`view`] -> [`preprocess`] -> [`engine`] ->
-//! [`store`]. Nothing in this crate knows of heads, splits or metrics.
+//! [`store`]. Nothing in this crate knows of heads, splits or metrics, but for what [`quantize`] has
+//! scikit-learn say of them.
 
 mod arrow_file;
 pub mod backbone;
@@ -24,6 +25,7 @@ pub mod paths;
 pub mod pixels;
 pub mod preprocess;
 pub mod progress;
+pub mod quantize;
 mod quietly;
 pub mod remote;
 pub mod resize;

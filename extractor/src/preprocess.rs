@@ -76,6 +76,14 @@ impl Preprocessor {
         self.len() == 0
     }
 
+    /// Axes of a batch of `images`.
+    pub fn shape(&self, images: usize) -> [usize; 4] {
+        match self.layout {
+            Layout::Nhwc => [images, self.height, self.width, 3],
+            Layout::Nchw => [images, 3, self.height, self.width],
+        }
+    }
+
     /// Resizes and normalises `image` into `out` ([H, W, 3] or [3, H, W] as the layout says).
     ///
     /// # Panics

@@ -8,6 +8,7 @@ pub mod import;
 mod known;
 pub mod onnx;
 mod probe;
+pub mod quantized;
 pub mod registry;
 mod resnet50;
 pub mod seed;

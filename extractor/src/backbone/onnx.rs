@@ -5,7 +5,10 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
 
-use onnx_protobuf::{ValueInfoProto, tensor_proto, tensor_shape_proto, type_proto};
+use onnx_protobuf::{
+    ModelProto, StringStringEntryProto, ValueInfoProto, tensor_proto, tensor_shape_proto,
+    type_proto,
+};
 use protobuf::CodedInputStream;
 use protobuf::rt::WireType;
 use sha2::{Digest as _, Sha256};
@@ -257,9 +260,22 @@ fn info(value: &ValueInfoProto) -> TensorInfo {
     }
 }
 
+/// Notes `value` under `key` in the model's metadata, in place of what is noted there.
+pub(super) fn set_metadata(model: &mut ModelProto, key: &str, value: String) {
+    let entry = model.metadata_props.iter_mut().find(|e| e.key == key);
+    match entry {
+        Some(entry) => entry.value = value,
+        None => model.metadata_props.push(StringStringEntryProto {
+            key: key.to_owned(),
+            value,
+            ..Default::default()
+        }),
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use onnx_protobuf::{GraphProto, Message as _, ModelProto, NodeProto, TensorProto};
+    use onnx_protobuf::{GraphProto, Message as _, NodeProto, TensorProto};
     use protobuf::MessageField;
 
     use super::*;

@@ -47,6 +47,20 @@ pub(super) fn features_of_noise(
     Ok((shape, features))
 }
 
+/// That another file than the one to be written is at `path`.
+pub(super) fn occupied(path: &Path, what: &str) -> FileError {
+    FileError {
+        action: "replace",
+        path: path.to_owned(),
+        source: io::Error::new(
+            io::ErrorKind::AlreadyExists,
+            format!(
+                "another {what} is there (hint: name another place with --name or --out, or remove it)"
+            ),
+        ),
+    }
+}
+
 /// A model and its description on their way to their places.
 pub(super) struct Pair {
     model: Pending,
@@ -65,17 +79,7 @@ impl Pair {
         let text = toml::to_string(description).expect("a description is plain TOML");
         // Runs and stores know a backbone by its bytes, and what is written down of it is a person's.
         let differs = |path: &Path, bytes: &[u8], what: &str| match fs::read(path) {
-            Ok(there) if there != bytes => Err(FileError {
-                action: "replace",
-                path: path.to_owned(),
-                source: io::Error::new(
-                    io::ErrorKind::AlreadyExists,
-                    format!(
-                        "another {what} is there (hint: name another place with --name or --out, or \
-                         remove it)"
-                    ),
-                ),
-            }),
+            Ok(there) if there != bytes => Err(occupied(path, what)),
             _ => Ok(()),
         };
         differs(model, bytes, "backbone")?;

@@ -3,6 +3,7 @@
 mod fetch;
 mod import;
 mod list;
+mod quantize;
 mod source;
 mod weights;
 
@@ -22,6 +23,9 @@ pub enum Verb {
     /// Cut a backbone out of a classifier (an ONNX file, or its address), and check that both compute the
     /// same; or build a ResNet50 around its weights (--weights, a safetensors file).
     Import(import::Args),
+    /// Make an 8-bit backbone of a float32 one, calibrated on your images; what it costs in accuracy of heads is
+    /// measured before it is written.
+    Quantize(quantize::Args),
     /// The backbones that fetch knows by name, and those that are there.
     List,
     /// Download what is known by name and make a backbone of it.
@@ -48,6 +52,7 @@ impl Verb {
         match self {
             Verb::Seed(args) => args.run(output),
             Verb::Import(args) => args.run(output),
+            Verb::Quantize(args) => args.run(output),
             Verb::List => list::run(output),
             Verb::Fetch(args) => args.run(output),
         }

@@ -21,6 +21,17 @@ pub struct Wanted {
     pub threads: usize,
 }
 
+impl Wanted {
+    /// The CPU provider in float32.
+    pub fn on_the_cpu(threads: usize) -> Wanted {
+        Wanted {
+            provider: Provider::Cpu,
+            precision: Precision::Fp32,
+            threads,
+        }
+    }
+}
+
 /// Opens ONNX Runtime with a backbone: the library that fits the wanted provider.
 ///
 /// # Errors

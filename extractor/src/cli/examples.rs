@@ -39,6 +39,13 @@ pub(super) const EXAMPLES: &[(&str, &[&str])] = &[
             "extractor backbone import --weights weights.safetensors --preset imagenet",
         ],
     ),
+    (
+        "backbone quantize",
+        &[
+            "extractor backbone quantize resnet50.onnx PetImages --calibrate 64",
+            "extractor backbone quantize resnet50.onnx PetImages --calibrate 100 --name resnet50-100",
+        ],
+    ),
     ("backbone list", &["extractor backbone list"]),
     (
         "backbone fetch",

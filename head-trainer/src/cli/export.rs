@@ -224,15 +224,6 @@ fn name(head: &Head, backbone: &Model) -> String {
     format!("{classes}: a head on {}", backbone.spec.name)
 }
 
-/// What an exported model is checked on: the arithmetic that its weights are written in.
-fn on_the_cpu(threads: usize) -> Wanted {
-    Wanted {
-        provider: Provider::Cpu,
-        precision: Precision::Fp32,
-        threads,
-    }
-}
-
 /// What a model is made of, and what the run says of some pictures.
 struct Measured {
     bytes: Vec<u8>,
@@ -250,7 +241,7 @@ impl Measured {
         output: &OutputArgs,
     ) -> anyhow::Result<Measured> {
         let (bytes, spec) = (model.bytes()?, model.spec.clone());
-        let wanted = on_the_cpu(threads);
+        let wanted = Wanted::on_the_cpu(threads);
         let backbone = open_backbone(model, wanted, TOGETHER, &output.data_dir)?;
         let mut predictor = Predictor::of_head(head.clone(), backbone, key);
         let mut pictures = cases(&mut predictor, spec.batch.unwrap_or(TOGETHER))?;
@@ -282,7 +273,7 @@ impl Measured {
             dtype: key.dtype,
             metadata,
         })?;
-        let mut engine = open_bytes(&bytes, on_the_cpu(threads), data_dir)?;
+        let mut engine = open_bytes(&bytes, Wanted::on_the_cpu(threads), data_dir)?;
         let largest_difference = compare(&mut engine, &self.cases, head.decision)?;
         Ok(Fused {
             bytes,

@@ -11,9 +11,9 @@ mod find;
 use std::path::{Path, PathBuf};
 
 use onnx_protobuf::tensor_shape_proto::dimension;
-use onnx_protobuf::{Message as _, ModelProto, StringStringEntryProto, type_proto};
+use onnx_protobuf::{Message as _, ModelProto, type_proto};
 
-use super::onnx::Outline;
+use super::onnx::{Outline, set_metadata};
 use super::probe::{Open, Pair, features_of_noise};
 use super::{Description, MapShape, Spec};
 use crate::digest::Digest;
@@ -258,18 +258,6 @@ fn difference(features: &[f32], expected: &[f32]) -> Result<f32, ImportError> {
         false => Err(ImportError::Differs {
             difference,
             largest,
-        }),
-    }
-}
-
-fn set_metadata(model: &mut ModelProto, key: &str, value: String) {
-    let entry = model.metadata_props.iter_mut().find(|e| e.key == key);
-    match entry {
-        Some(entry) => entry.value = value,
-        None => model.metadata_props.push(StringStringEntryProto {
-            key: key.to_owned(),
-            value,
-            ..Default::default()
         }),
     }
 }

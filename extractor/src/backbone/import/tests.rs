@@ -3,7 +3,7 @@ use std::fs;
 use onnx_protobuf::attribute_proto::AttributeType;
 use onnx_protobuf::{
     AttributeProto, FunctionProto, GraphProto, Message as _, ModelProto, NodeProto,
-    TensorAnnotation, TensorProto, TrainingInfoProto, tensor_proto,
+    StringStringEntryProto, TensorAnnotation, TensorProto, TrainingInfoProto, tensor_proto,
 };
 use protobuf::{Enum as _, EnumOrUnknown, MessageField};
 

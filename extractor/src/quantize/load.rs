@@ -1,0 +1,106 @@
+//! Images of an index as a backbone's input: read, decoded, resized and normalised as an extraction does it,
+//! until there are as many as wanted.
+//!
+//! Must not know of models.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use rayon::prelude::*;
+
+use crate::decode::{self, Exif};
+use crate::digest::Digest;
+use crate::images::Images;
+use crate::index::Index;
+use crate::preprocess::Preprocessor;
+
+/// Where images come from and what becomes of them.
+pub struct Loader<'a> {
+    /// Their bytes.
+    pub images: &'a dyn Images,
+    /// What they are.
+    pub index: &'a Index,
+    /// What to do with the orientation noted in them.
+    pub exif: Exif,
+    /// What the backbone's input wants.
+    pub preprocessor: Preprocessor,
+}
+
+/// Some images' input.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Loaded {
+    /// Positions in the index.
+    pub positions: Vec<u32>,
+    /// One image after the other, [images, H, W, 3] or [images, 3, H, W].
+    pub input: Vec<f32>,
+}
+
+/// Images that are read at once.
+const CHUNK: usize = 64;
+
+impl Loader<'_> {
+    /// Loads the first `wanted` images of `order` that can be decoded, `group` at a time: `take` has the next
+    /// group, the last one may be smaller, and `skipped` what could not be decoded (path, reason). Returns how
+    /// many there were; fewer where the order ends or `stop` became true.
+    ///
+    /// # Errors
+    /// What `take` returns.
+    pub fn load<E>(
+        &self,
+        order: &[u32],
+        (wanted, group): (usize, usize),
+        stop: &AtomicBool,
+        skipped: &mut dyn FnMut(&[u8], &str),
+        take: &mut dyn FnMut(&Loaded) -> Result<(), E>,
+    ) -> Result<usize, E> {
+        let slot = self.preprocessor.len();
+        let mut count = 0;
+        let mut loaded = Loaded::default();
+        for chunk in order.chunks(CHUNK) {
+            if count == wanted || stop.load(Ordering::Relaxed) {
+                break;
+            }
+            let paths: Vec<&[u8]> = chunk.iter().map(|i| self.path(*i)).collect();
+            self.images.read_ahead(&paths);
+            let inputs: Vec<_> = chunk.par_iter().map(|i| self.image(*i)).collect();
+            for (position, input) in chunk.iter().zip(inputs) {
+                if count == wanted {
+                    break;
+                }
+                match input {
+                    Ok(input) => {
+                        loaded.positions.push(*position);
+                        loaded.input.extend_from_slice(&input);
+                        count += 1;
+                    }
+                    Err(reason) => skipped(self.path(*position), &reason),
+                }
+                if loaded.positions.len() == group {
+                    take(&loaded)?;
+                    loaded.positions.clear();
+                    loaded.input.clear();
+                }
+            }
+        }
+        debug_assert_eq!(loaded.input.len(), loaded.positions.len() * slot);
+        if !loaded.positions.is_empty() {
+            take(&loaded)?;
+        }
+        Ok(count)
+    }
+
+    fn path(&self, position: u32) -> &[u8] {
+        self.index.entry(position as usize).path
+    }
+
+    fn image(&self, position: u32) -> Result<Vec<f32>, String> {
+        let entry = self.index.entry(position as usize);
+        let bytes = self.images.read(entry.path).map_err(|e| e.reason)?;
+        if Digest::of(&bytes) != entry.id {
+            return Err("changed since it was indexed".to_owned());
+        }
+        let image = decode::decode_oriented(&bytes, self.exif).map_err(|e| e.to_string())?;
+        let mut input = vec![0.0; self.preprocessor.len()];
+        self.preprocessor.apply(&image, &mut input);
+        Ok(input)
+    }
+}

@@ -192,13 +192,15 @@ profile: check build $(stand_in_files) ## a stage-by-stage time table of computi
 
 # WHAT=features compares speeds, for which untrained weights do; for images the script looks itself.
 WHAT ?= features
-bench_needs := $(if $(filter features,$(WHAT)),check build $(filter $(untrained),$(stand_in_files)))
+bench_needs := $(if $(filter features engine,$(WHAT)),check build $(filter $(untrained),$(stand_in_files)))
 
 .PHONY: bench
-bench: $(bench_needs) ## benchmarks: the features beside the raw engine, Keras, PyTorch and OpenVINO; WHAT=head the solvers beside other libraries, WHAT=baseline the CNN, WHAT=store writing, pooling and cached runs, WHAT=decode decoding alone, WHAT=audit an audit, WHAT=serve a server under load, WHAT=scale a million images
+bench: $(bench_needs) ## benchmarks: the features beside the raw engine, Keras, PyTorch and OpenVINO; WHAT=engine what may lift the raw engine, WHAT=head the solvers beside other libraries, WHAT=baseline the CNN, WHAT=store writing, pooling and cached runs, WHAT=decode decoding alone, WHAT=audit an audit, WHAT=serve a server under load, WHAT=scale a million images
 ifeq ($(WHAT),features)
 	@$(fetch_runtime)
 	$(PYTHON) scripts/bench_features.py --backbone "$(model)" $(if $(strip $(DATA)),--data "$(DATA)") $(BENCH_ARGS)
+else ifeq ($(WHAT),engine)
+	$(PYTHON) scripts/bench_engine.py --backbone "$(model)" $(BENCH_ARGS)
 else ifeq ($(WHAT),head)
 	$(PYTHON) scripts/bench_head.py $(BENCH_ARGS)
 else ifeq ($(WHAT),baseline)
@@ -215,7 +217,7 @@ else ifeq ($(WHAT),serve)
 else ifeq ($(WHAT),scale)
 	$(CARGO) test --release --locked --test scale -- --ignored --nocapture
 else
-	@echo "error: make bench knows WHAT=features, WHAT=head, WHAT=baseline, WHAT=store, WHAT=decode, WHAT=audit, WHAT=serve or WHAT=scale" >&2; exit 2
+	@echo "error: make bench knows WHAT=features, WHAT=engine, WHAT=head, WHAT=baseline, WHAT=store, WHAT=decode, WHAT=audit, WHAT=serve or WHAT=scale" >&2; exit 2
 endif
 
 .PHONY: lint

@@ -261,6 +261,7 @@ ASKS = [
     ("mobilenetv2-12", "mobilenetv2-12.onnx"),
     ("--web page", "onnxruntime-web"),
     ("EP=cuda", "/simple/onnxruntime-gpu/"),
+    ("EP=openvino", "/simple/onnxruntime-openvino/"),
     ("make runtime", "/simple/onnxruntime/"),
 ]
 
@@ -294,7 +295,7 @@ class Readme(unittest.TestCase):
         return command
 
     def execute(self, desk, command):
-        marked = "(network)" in command or re.match(r"^make runtime EP=cuda", command)
+        marked = "(network)" in command or re.match(r"^make runtime EP=", command)
         first = command.split()[0]
         if first in ELSEWHERE:
             print(f"skipped: {command}: {ELSEWHERE[first]}", file=sys.stderr)

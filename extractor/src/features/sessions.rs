@@ -115,16 +115,21 @@ impl<'a> Sessions<'a> {
     /// # Errors
     /// When a trial is over and no session can be opened any more.
     pub(super) fn run(&mut self, feed: &Feed, expected: usize) -> Result<(), Cause> {
-        if let Some(trial) = self.trial.take() {
-            self.try_out(&trial, feed, expected)?;
+        let trial = self.trial.take();
+        let over = match trial {
+            Some(trial) => self.try_out(&trial, feed, expected)?,
+            None => false,
+        };
+        if !over {
+            phase(&mut self.backbones, self.threads_each, feed, None);
         }
-        phase(&mut self.backbones, self.threads_each, feed, None);
         Ok(())
     }
 
     /// Doubles the number of sessions as long as that pays and the trial stays a small part of the
-    /// work. Old sessions are closed before new ones are opened, as both would take memory.
-    fn try_out(&mut self, trial: &Trial, feed: &Feed, expected: usize) -> Result<(), Cause> {
+    /// work. Old sessions are closed before new ones are opened, as both would take memory. Returns
+    /// whether there is nothing more to do.
+    fn try_out(&mut self, trial: &Trial, feed: &Feed, expected: usize) -> Result<bool, Cause> {
         let threads = self.threads_each;
         let batches = |sessions: usize| sessions * (MEASURED + 1);
         let most = trial.most.min(threads);
@@ -133,32 +138,43 @@ impl<'a> Sessions<'a> {
         let mut sessions = 2;
         while sessions <= most && tried + batches(sessions) <= expected / TRIAL_SHARE {
             let before = self.arrangement();
-            let rate_before = best.unwrap_or_else(|| self.measure(feed, batches(1)));
+            let rate_before = match best {
+                Some(rate) => rate,
+                None => match self.measure(feed, batches(1)) {
+                    Some(rate) => rate,
+                    None => return Ok(true),
+                },
+            };
             let now = Arrangement {
                 sessions,
                 threads_each: threads / sessions,
             };
             let rate = match self.rearrange(now, trial.open) {
-                Ok(()) => self.measure(feed, batches(sessions)),
+                Ok(()) => match self.measure(feed, batches(sessions)) {
+                    Some(rate) => rate,
+                    None => return Ok(true),
+                },
                 Err(e) => {
                     tracing::debug!("no {now}: {e}");
                     0.0
                 }
             };
             if rate < rate_before * WORTH_IT {
-                return self.rearrange(before, trial.open);
+                self.rearrange(before, trial.open)?;
+                return Ok(false);
             }
             best = Some(rate);
             tried += batches(sessions);
             sessions *= 2;
         }
-        Ok(())
+        Ok(false)
     }
 
-    fn measure(&mut self, feed: &Feed, batches: usize) -> f64 {
-        let rate = phase(&mut self.backbones, self.threads_each, feed, Some(batches));
+    /// Images a second over the next batches; none if there is nothing more to do.
+    fn measure(&mut self, feed: &Feed, batches: usize) -> Option<f64> {
+        let rate = phase(&mut self.backbones, self.threads_each, feed, Some(batches))?;
         tracing::debug!("{}: {rate:.1} images/s", self.arrangement());
-        rate
+        Some(rate)
     }
 
     fn rearrange(&mut self, to: Arrangement, open: Open) -> Result<(), Cause> {
@@ -207,8 +223,14 @@ pub(super) struct Computed<'i> {
 }
 
 /// Lets every session run until there is nothing left, the writer has gone, or `quota` batches are
-/// taken. Returns the images a second of all sessions together, without the first batch of each.
-fn phase(backbones: &mut [Backbone], threads: usize, feed: &Feed, quota: Option<usize>) -> f64 {
+/// taken. Returns the images a second of all sessions together, without the first batch of each, and
+/// nothing if not for the quota they ended.
+fn phase(
+    backbones: &mut [Backbone],
+    threads: usize,
+    feed: &Feed,
+    quota: Option<usize>,
+) -> Option<f64> {
     let taken = AtomicUsize::new(0);
     let may_take = || quota.is_none_or(|quota| taken.fetch_add(1, Ordering::Relaxed) < quota);
     std::thread::scope(|scope| {
@@ -224,17 +246,21 @@ fn phase(backbones: &mut [Backbone], threads: usize, feed: &Feed, quota: Option<
     })
 }
 
-/// Runs one session. Returns its images a second, without the first batch.
+/// Runs one session. Returns its images a second, without the first batch; nothing if there was nothing
+/// more to do.
 fn session(
     backbone: &mut Backbone,
     threads: usize,
     feed: &Feed,
     may_take: &dyn Fn() -> bool,
-) -> f64 {
+) -> Option<f64> {
     let mut warm: Option<Instant> = None;
     let mut rate = 0.0;
     let mut measured = 0;
-    while may_take() && run_one(backbone, threads, feed) {
+    while may_take() {
+        if !run_one(backbone, threads, feed) {
+            return None;
+        }
         match warm {
             None => warm = Some(Instant::now()),
             Some(start) => {
@@ -243,7 +269,7 @@ fn session(
             }
         }
     }
-    rate
+    Some(rate)
 }
 
 /// Takes a batch, runs it and hands it on. False when there is nothing more to do.

@@ -122,7 +122,7 @@ pub fn extract(
     let backbone = sessions.backbone();
     let writer = rows::RowWriter::new(job, backbone, report);
     let (used, spare_inputs) = mpsc::channel();
-    let (written, spare_features) = mpsc::channel();
+    let (free, spare_features) = mpsc::channel();
     let loader = Loader {
         images: job.images,
         index,
@@ -137,6 +137,9 @@ pub fn extract(
     let depth = sessions.most() + 1;
     let (to_backbone, batches) = mpsc::sync_channel::<InputBatch>(depth);
     let (results, to_writer) = mpsc::sync_channel(depth);
+    for _ in 0..2 * depth {
+        let _ = free.send(Vec::new()); // its other end is in our hands
+    }
     let feed = Feed {
         batches: Mutex::new(batches),
         results,
@@ -149,7 +152,7 @@ pub fn extract(
         // A failed send means that the other side stopped.
         scope.spawn(move || loader.load(missing, |batch| to_backbone.send(batch).is_ok()));
         let running = scope.spawn(move || sessions.run(&feed, expected));
-        let extracted = writer.write_all(to_writer, &written);
+        let extracted = writer.write_all(to_writer, free);
         match running.join() {
             Ok(ran) => extracted
                 .and_then(|extracted| ran.map(|()| extracted).map_err(FeaturesError::Sessions)),

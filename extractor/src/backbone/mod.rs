@@ -245,6 +245,14 @@ impl Backbone {
         self.map_layout
     }
 
+    /// What is said when the engine panicked, which is a mistake of a program and not of a model.
+    pub(crate) fn panicked(&self) -> BackboneError {
+        BackboneError::Engine {
+            path: self.path.clone(),
+            source: EngineError::Run("the engine panicked".into()),
+        }
+    }
+
     /// Runs one full batch: `input` is [batch_size, H, W, 3] or [batch_size, 3, H, W] as the
     /// backbone's layout says; `features` becomes [batch_size, h, w, c], channels last always.
     ///
@@ -260,10 +268,7 @@ impl Backbone {
     ) -> Result<MapShape, BackboneError> {
         let p = self.preprocessor();
         assert_eq!(input.len(), self.batch_size * p.len(), "a full batch");
-        let shape = match p.layout {
-            Layout::Nhwc => [self.batch_size, p.height, p.width, 3],
-            Layout::Nchw => [self.batch_size, 3, p.height, p.width],
-        };
+        let shape = p.shape(self.batch_size);
         let (spec, raw) = (&self.spec, &mut self.raw);
         let dims = self
             .engine

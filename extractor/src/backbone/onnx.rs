@@ -1,13 +1,14 @@
 //! Reads from an ONNX file what a backbone's user must know: the names, types and shapes of its
 //! inputs and outputs. Needs no ONNX Runtime, so that a fully cached run needs none either.
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
 
 use onnx_protobuf::{
-    ModelProto, StringStringEntryProto, ValueInfoProto, tensor_proto, tensor_shape_proto,
-    type_proto,
+    Message as _, ModelProto, StringStringEntryProto, ValueInfoProto, tensor_proto,
+    tensor_shape_proto, type_proto,
 };
 use protobuf::CodedInputStream;
 use protobuf::rt::WireType;
@@ -77,7 +78,7 @@ pub struct Outline {
 }
 
 impl Outline {
-    /// Reads a model's file once, from end to end, in constant memory.
+    /// Reads a model's file once, from end to end, and keeps no weights.
     ///
     /// # Errors
     /// When the file cannot be read.
@@ -100,12 +101,17 @@ impl Outline {
         }
         impl<R: Read> Read for Digesting<R> {
             fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-                let n = self.inner.read(buffer).inspect_err(|e| {
-                    if e.kind() != io::ErrorKind::Interrupted {
-                        let same = e.raw_os_error().map(io::Error::from_raw_os_error);
-                        self.failed = Some(same.unwrap_or_else(|| e.kind().into()));
+                let n = loop {
+                    match self.inner.read(buffer) {
+                        Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                        Err(e) => {
+                            let same = e.raw_os_error().map(io::Error::from_raw_os_error);
+                            self.failed = Some(same.unwrap_or_else(|| e.kind().into()));
+                            return Err(e);
+                        }
+                        Ok(n) => break n,
                     }
-                })?;
+                };
                 self.hasher.update(&buffer[..n]);
                 self.len_bytes += n as u64;
                 Ok(n)
@@ -144,7 +150,7 @@ impl Outline {
 #[derive(Default)]
 struct Graph {
     has_nodes: bool,
-    weights: Vec<String>,
+    weights: HashSet<String>,
     external: bool,
     inputs: Vec<ValueInfoProto>,
     outputs: Vec<ValueInfoProto>,
@@ -186,18 +192,31 @@ fn read_graph(stream: &mut CodedInputStream, graph: &mut Graph) -> protobuf::Res
                 return Ok(false);
             }
             5 => within(stream, &mut |stream| read_weight(stream, graph))?,
-            11 => graph.inputs.push(stream.read_message()?),
-            12 => graph.outputs.push(stream.read_message()?),
+            11 => graph.inputs.push(read_value(stream)?),
+            12 => graph.outputs.push(read_value(stream)?),
             _ => return Ok(false),
         }
         Ok(true)
     })
 }
 
+/// Reads what a graph says of an input or output.
+fn read_value(stream: &mut CodedInputStream) -> protobuf::Result<ValueInfoProto> {
+    // Parsing goes as deep as the bytes say, so there must not be many.
+    const MOST_BYTES: u32 = 16_384;
+    let length = stream.read_raw_varint32()?;
+    if length > MOST_BYTES {
+        return Err(io::Error::other("too long a description of an input or output").into());
+    }
+    ValueInfoProto::parse_from_bytes(&stream.read_raw_bytes(length)?)
+}
+
 fn read_weight(stream: &mut CodedInputStream, graph: &mut Graph) -> protobuf::Result<()> {
     each_field(stream, &mut |stream, field| {
         match field {
-            8 => graph.weights.push(stream.read_string()?),
+            8 => {
+                graph.weights.insert(stream.read_string()?);
+            }
             14 => {
                 let external = tensor_proto::DataLocation::EXTERNAL as i32;
                 graph.external |= stream.read_int32()? == external;
@@ -216,6 +235,9 @@ fn each_field(
     while let Some(tag) = stream.read_raw_tag_or_eof()? {
         // Three bits of wire type, then the field's number.
         let wire_type = WireType::new(tag & 7).filter(|_| tag >> 3 != 0);
+        // ONNX has no groups, and they would be passed over as deep as they lie in each other.
+        let is_group = |w: &WireType| matches!(w, WireType::StartGroup | WireType::EndGroup);
+        let wire_type = wire_type.filter(|w| !is_group(w));
         let wire_type = wire_type.ok_or_else(|| io::Error::other("incorrect tag"))?;
         if !read(stream, tag >> 3)? {
             stream.skip_field(wire_type)?;
@@ -232,6 +254,9 @@ fn within(
     let length = stream.read_raw_varint64()?;
     let outer = stream.push_limit(length)?;
     read(stream)?;
+    if stream.bytes_until_limit() != 0 {
+        return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+    }
     stream.pop_limit(outer);
     Ok(())
 }
@@ -275,7 +300,7 @@ pub(super) fn set_metadata(model: &mut ModelProto, key: &str, value: String) {
 
 #[cfg(test)]
 mod tests {
-    use onnx_protobuf::{GraphProto, Message as _, NodeProto, TensorProto};
+    use onnx_protobuf::{GraphProto, NodeProto, TensorProto};
     use protobuf::MessageField;
 
     use super::*;
@@ -331,7 +356,19 @@ mod tests {
         let whole = model().write_to_bytes().unwrap();
         let cuts = [0, 1, 5, 40, whole.len() / 2, whole.len() - 1];
         let cases = cuts.map(|n| whole[..n].to_vec());
-        let others = [b"not a model".to_vec(), vec![0; 100], vec![0xff; 100]];
+        // Groups in groups, in the model and in an input's description, and a length of 2^60.
+        let deep = vec![0x0b; 1 << 20];
+        let mut within = vec![0x3a, 0x84, 0x80, 0x80, 0x01, 0x5a, 0x80, 0x80, 0x80, 0x01];
+        within.extend(&deep);
+        let long = [vec![0x3a], vec![0x80; 8], vec![0x10, 0, 0]].concat();
+        let others = [
+            b"not a model".to_vec(),
+            vec![0; 100],
+            vec![0xff; 100],
+            deep,
+            within,
+            long,
+        ];
         for bytes in cases.into_iter().chain(others) {
             let outline = Outline::of_bytes(&bytes);
             assert!(

@@ -7,6 +7,7 @@ mod share;
 use std::path::{Path, PathBuf};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+use anyhow::bail;
 use serde_json::json;
 
 use super::common::{Bar, Outcome, OutputArgs, retry, set_threads, skipped_line};
@@ -123,6 +124,12 @@ impl Args {
         let started = Instant::now();
         let signals = Signals::install()?;
         let threads = set_threads(self.threads)?;
+        if let Some(sessions) = self.sessions.filter(|n| usize::from(*n) > threads) {
+            bail!(
+                "{sessions} sessions cannot share {} (hint: --threads gives more)",
+                counted(threads, "thread")
+            );
+        }
         let wanted = Wanted {
             provider: self.ep.for_precision(self.precision)?,
             precision: self.precision,
@@ -226,7 +233,7 @@ impl Args {
                         features::extract(&job, sessions, index, &plan.missing, &report)
                     });
                     bar.0.finish();
-                    let info = sessions.backbone().engine().info().clone();
+                    let info = sessions.info().clone();
                     let secs = start.elapsed().as_secs_f64();
                     Ok(((extracted, info, sessions.arrangement(), secs), writing))
                 })?;

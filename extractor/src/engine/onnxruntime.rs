@@ -161,10 +161,15 @@ fn open_optimized(
             .map_err(model_error)?;
         made = Some(builder.commit_from_memory(&model()?)?);
         Ok(())
-    })?;
-    if let Some(session) = made {
-        return Ok(session);
-    }
+    });
+    let path = match (made, path) {
+        (Some(session), Ok(_)) => return Ok(session),
+        (Some(session), Err(e)) => {
+            tracing::debug!("the optimised model is not kept: {e}");
+            return Ok(session);
+        }
+        (None, path) => path?,
+    };
     let mut builder = builder()?
         .with_optimization_level(GraphOptimizationLevel::Disable)
         .map_err(model_error)?;

@@ -9,6 +9,7 @@
 use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use tempfile::TempDir;
 use xxhash_rust::xxh3::Xxh3Default;
@@ -91,7 +92,7 @@ impl Optimized {
                 Ok(staging) => {
                     write(&staging.path().join(MODEL))?;
                     publish(staging, &folder, &record)?;
-                    self.remove_others(root);
+                    self.remove_old(root, engine);
                     return Ok(folder.join(MODEL));
                 }
                 Err(e) => failed = Some(e),
@@ -102,23 +103,36 @@ impl Optimized {
             .into())
     }
 
-    /// Removes what was kept of earlier models of the same path.
-    fn remove_others(&self, root: &Path) {
-        if root
-            .extension()
-            .is_none_or(|extension| extension != "optimized")
-        {
-            return; // this folder is for models of any path
-        }
+    /// Removes what nobody needs any more: in a folder beside a model what was kept of earlier models of
+    /// its name, or for this processor by other engines; everywhere what was begun and never completed.
+    fn remove_old(&self, root: &Path, engine: &str) {
+        let beside = root.extension().is_some_and(|e| e == "optimized");
+        let processor = processor_features();
         for entry in fs::read_dir(root).into_iter().flatten().flatten() {
             let record = fs::read(entry.path().join(RECORD));
             let record = record.map(|bytes| serde_json::from_slice::<Record>(&bytes));
-            if matches!(record, Ok(Ok(record)) if record.model_sha256 != self.model) {
+            let old = match record {
+                Ok(Ok(record)) => {
+                    let replaced = record.processor == processor && record.engine != engine;
+                    beside && (record.model_sha256 != self.model || replaced)
+                }
+                _ => is_abandoned(&entry),
+            };
+            if old {
                 // What cannot be removed is in nobody's way.
                 let _ = fs::remove_dir_all(entry.path());
             }
         }
     }
+}
+
+/// Whether this is a staging folder of a process that must have ended.
+fn is_abandoned(entry: &fs::DirEntry) -> bool {
+    const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+    let is_staging = entry.file_name().to_string_lossy().starts_with(".partial-");
+    let modified = entry.metadata().and_then(|m| m.modified());
+    let age = modified.map(|modified| modified.elapsed().unwrap_or_default());
+    is_staging && age.is_ok_and(|age| age > DAY)
 }
 
 /// Completes what was written and gives it its name.
@@ -229,7 +243,11 @@ mod tests {
             (path.clone(), false)
         );
         let (second, made) = make(&place, "engine 2", "a2").unwrap();
-        assert!(made && second != path);
+        assert!(
+            made && second != path && !path.exists(),
+            "the old engine's goes"
+        );
+        assert!(make(&place, "engine 1", "a1").unwrap().1);
 
         let weights = path.with_file_name(WEIGHTS);
         let damages: [&dyn Fn(); 3] = [
@@ -244,7 +262,7 @@ mod tests {
         }
         assert_eq!(
             count(&folder.path().join("m.optimized")),
-            2,
+            1,
             "and nothing else"
         );
 

@@ -67,11 +67,11 @@ impl<'a> RowWriter<'a> {
     }
 
     /// Writes batch after batch in the order of the work, whatever the order in which they come, and
-    /// publishes the rest. Buffers that are written go to `written`.
+    /// publishes the rest. Buffers that are written are `free` again.
     pub fn write_all(
         mut self,
         computed: Receiver<Computed>,
-        written: &Sender<Vec<f32>>,
+        free: Sender<Vec<f32>>,
     ) -> Result<Extracted, FeaturesError> {
         let mut early: BTreeMap<usize, Computed> = BTreeMap::new();
         let mut next = 0;
@@ -80,11 +80,12 @@ impl<'a> RowWriter<'a> {
             while let Some(one) = early.remove(&next) {
                 let features = self.write(one)?;
                 // Nobody minds if the sessions have ended.
-                let _ = written.send(features);
+                let _ = free.send(features);
                 next += 1;
             }
             Ok(())
         });
+        drop(free); // before the sessions wait for one in vain
         // What is complete is published even if a later batch failed.
         let published = self.publish();
         result.and(published).map(|()| self.extracted)

@@ -6,24 +6,26 @@
 //! extraction tries it on its first batches, whose rows count like all others: no row depends on the
 //! session that computed it. Must not know about images or stores.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, SyncSender};
 use std::sync::{Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::input::InputBatch;
 use crate::backbone::{Backbone, BackboneError, MapShape};
-use crate::engine::Cause;
+use crate::engine::{Cause, EngineInfo};
 use crate::timings::{Clock, Stage};
 
 /// Batches of each session that are measured, after one that is not.
 const MEASURED: usize = 3;
 
 /// More sessions must be at least this much faster, as they take more memory.
-const WORTH_IT: f64 = 1.01;
+const WORTH_IT: f64 = 1.02;
 
-/// A trial must be a small part of the work.
-const TRIAL_SHARE: usize = 3;
+/// Opening sessions must be at most one part of so many of the time that is left, as what they gain is a
+/// small part, too.
+const OPENING_SHARE: f64 = 10.0;
 
 /// Opens a session with this many threads.
 pub type Open<'a> = &'a (dyn Fn(usize) -> Result<Backbone, Cause> + Sync);
@@ -50,8 +52,10 @@ impl std::fmt::Display for Arrangement {
 
 /// The sessions of one backbone.
 pub struct Sessions<'a> {
-    backbones: Vec<Backbone>, // at least one, but while they are rearranged
+    backbones: Vec<Backbone>, // at least one, until rearranging them fails
+    info: EngineInfo,
     threads_each: usize,
+    opening: Duration, // what opening took
     trial: Option<Trial<'a>>,
 }
 
@@ -65,8 +69,10 @@ impl<'a> Sessions<'a> {
     /// One session.
     pub fn one(backbone: Backbone, threads: usize) -> Sessions<'a> {
         Sessions {
+            info: backbone.engine().info().clone(),
             backbones: vec![backbone],
             threads_each: threads.max(1),
+            opening: Duration::ZERO,
             trial: None,
         }
     }
@@ -77,8 +83,12 @@ impl<'a> Sessions<'a> {
     /// When one cannot be opened.
     pub fn fixed(sessions: usize, threads: usize, open: Open<'a>) -> Result<Sessions<'a>, Cause> {
         let threads_each = (threads / sessions.max(1)).max(1);
+        let start = Instant::now();
+        let backbones = open_all(sessions.max(1), threads_each, open)?;
         Ok(Sessions {
-            backbones: open_all(sessions.max(1), threads_each, open)?,
+            opening: start.elapsed(),
+            info: backbones[0].engine().info().clone(),
+            backbones,
             threads_each,
             trial: None,
         })
@@ -91,7 +101,15 @@ impl<'a> Sessions<'a> {
         self
     }
 
+    /// What runs them.
+    pub fn info(&self) -> &EngineInfo {
+        &self.info
+    }
+
     /// One of them: all are the same but for the threads.
+    ///
+    /// # Panics
+    /// When an extraction ended with [`super::FeaturesError::Sessions`]: there is none any more.
     pub fn backbone(&self) -> &Backbone {
         &self.backbones[0]
     }
@@ -126,25 +144,33 @@ impl<'a> Sessions<'a> {
         Ok(())
     }
 
-    /// Doubles the number of sessions as long as that pays and the trial stays a small part of the
-    /// work. Old sessions are closed before new ones are opened, as both would take memory. Returns
+    /// Doubles the number of sessions as long as that pays and there is work enough to find out. Old sessions are closed before new ones are opened, as both would take memory. Returns
     /// whether there is nothing more to do.
     fn try_out(&mut self, trial: &Trial, feed: &Feed, expected: usize) -> Result<bool, Cause> {
         let threads = self.threads_each;
         let batches = |sessions: usize| sessions * (MEASURED + 1);
         let most = trial.most.min(threads);
-        let mut tried = batches(1);
+        // At first the loader fills the queues, too, which slows the sessions down.
+        let start = trial.most + 1;
+        let mut tried = start + batches(1);
         let mut best = None;
         let mut sessions = 2;
-        while sessions <= most && tried + batches(sessions) <= expected / TRIAL_SHARE {
+        while sessions <= most && tried + batches(sessions) <= expected {
             let before = self.arrangement();
             let rate_before = match best {
                 Some(rate) => rate,
-                None => match self.measure(feed, batches(1)) {
-                    Some(rate) => rate,
-                    None => return Ok(true),
-                },
+                None => {
+                    let started = phase(&mut self.backbones, threads, feed, Some(start));
+                    match started.and_then(|_| self.measure(feed, batches(1))) {
+                        Some(rate) => rate,
+                        None => return Ok(true),
+                    }
+                }
             };
+            let images_left = (expected - tried) * self.backbone().batch_size;
+            if images_left as f64 / rate_before < OPENING_SHARE * self.opening.as_secs_f64() {
+                return Ok(false);
+            }
             let now = Arrangement {
                 sessions,
                 threads_each: threads / sessions,
@@ -155,7 +181,7 @@ impl<'a> Sessions<'a> {
                     None => return Ok(true),
                 },
                 Err(e) => {
-                    tracing::debug!("no {now}: {e}");
+                    tracing::debug!("no {now}: {}", chain(&*e));
                     0.0
                 }
             };
@@ -185,6 +211,13 @@ impl<'a> Sessions<'a> {
     }
 }
 
+/// An error and its causes in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    let causes: Vec<String> = causes.map(ToString::to_string).collect();
+    causes.join(": ")
+}
+
 /// Opens sessions side by side.
 fn open_all(sessions: usize, threads_each: usize, open: Open) -> Result<Vec<Backbone>, Cause> {
     if sessions == 1 {
@@ -206,7 +239,8 @@ fn open_all(sessions: usize, threads_each: usize, open: Open) -> Result<Vec<Back
 pub(super) struct Feed<'a, 'i> {
     pub batches: Mutex<Receiver<InputBatch<'i>>>,
     pub results: SyncSender<Computed<'i>>,
-    /// Feature buffers that are free again.
+    /// Feature buffers that are free. A batch is taken by who has one, so their number bounds what waits
+    /// for its turn to be written.
     pub spare: Mutex<Receiver<Vec<f32>>>,
     /// Input buffers that are free again.
     pub used: Sender<Vec<f32>>,
@@ -275,24 +309,30 @@ fn session(
 /// Takes a batch, runs it and hands it on. False when there is nothing more to do.
 fn run_one(backbone: &mut Backbone, threads: usize, feed: &Feed) -> bool {
     let clock = feed.clock;
+    let buffer = || {
+        let spare = feed.spare.lock().unwrap_or_else(PoisonError::into_inner);
+        spare.recv().ok()
+    };
+    let Some(mut features) = clock.time_on(Stage::Blocked, threads, buffer) else {
+        return false;
+    };
     let next = || {
         let batches = feed.batches.lock().unwrap_or_else(PoisonError::into_inner);
-        match feed.stop.load(Ordering::Relaxed) {
-            true => None,
-            false => batches.recv().ok(),
-        }
+        let goes_on = || !feed.stop.load(Ordering::Relaxed);
+        // A batch that came too late is let go of before another session can take the one after it.
+        let next = goes_on().then(|| batches.recv().ok()).flatten();
+        next.filter(|_| goes_on())
     };
     let Some(mut batch) = clock.time_on(Stage::Starved, threads, next) else {
         return false;
     };
-    let spare = feed.spare.lock().unwrap_or_else(PoisonError::into_inner);
-    let mut features = spare.try_recv().unwrap_or_default();
-    drop(spare);
     let any = batch.parts.iter().any(|part| part.loaded.is_ok());
     let shape = match any {
         true => clock
             .time_on(Stage::Engine, threads, || {
-                backbone.run(&batch.input, &mut features)
+                // The writer waits for this batch, whatever becomes of it.
+                let run = AssertUnwindSafe(|| backbone.run(&batch.input, &mut features));
+                catch_unwind(run).unwrap_or_else(|_| Err(backbone.panicked()))
             })
             .map(Some),
         false => Ok(None),

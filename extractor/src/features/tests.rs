@@ -16,6 +16,8 @@ use crate::preprocess::{Layout, Preset};
 use crate::store::{Features, IDENTITY, Store, StoreJson, key};
 use crate::view::Views;
 
+mod sessions;
+
 const BATCH: usize = 4;
 
 /// Channels first, 3 channels of 2x2: channel c at position p is the image's mean + 10 c + p; a
@@ -24,6 +26,7 @@ struct Fake {
     info: EngineInfo,
     white: f32,
     fails_at: Option<usize>,
+    panics: bool, // rather than fail
     runs: usize,
     takes: Duration,
 }
@@ -38,6 +41,7 @@ impl Fake {
             },
             white,
             fails_at,
+            panics: false,
             runs: 0,
             takes: Duration::ZERO,
         }
@@ -65,6 +69,7 @@ impl Engine for Fake {
         self.runs += 1;
         std::thread::sleep(self.takes);
         if self.fails_at == Some(self.runs) {
+            assert!(!self.panics, "as told");
             let reason = "as told".to_owned();
             return Err(EngineError::Cuda { reason });
         }
@@ -214,6 +219,26 @@ impl Bench {
         views: &str,
         dtype: Dtype,
     ) -> (Result<Extracted, FeaturesError>, Store, Vec<String>) {
+        self.run_as(sessions, images, views, dtype, false)
+    }
+
+    /// The first broken image ends it.
+    fn run_strictly(
+        &self,
+        sessions: &mut Sessions,
+        images: &dyn Images,
+    ) -> (Result<Extracted, FeaturesError>, Store, Vec<String>) {
+        self.run_as(sessions, images, "identity", Dtype::F32, true)
+    }
+
+    fn run_as(
+        &self,
+        sessions: &mut Sessions,
+        images: &dyn Images,
+        views: &str,
+        dtype: Dtype,
+        strict: bool,
+    ) -> (Result<Extracted, FeaturesError>, Store, Vec<String>) {
         let json = StoreJson {
             key: StoreKey::new(&sessions.backbone().spec, Exif::Ignore, dtype),
             backbone_name: "fake".to_owned(),
@@ -227,7 +252,7 @@ impl Bench {
             images,
             folder: &folder,
             key: &json.key,
-            strict: false,
+            strict,
             shard_bytes: 2 * BATCH * 12 * dtype.size_bytes(),
             stop: &AtomicBool::new(false),
             clock: &Clock::default(),
@@ -400,111 +425,4 @@ fn interrupted_between_views_the_store_becomes_the_same() {
     let (result, store, lines) = bench.run_views(VIEWS, Dtype::F16, 1e6, Some(1));
     assert_eq!((result.unwrap().rows, lines.len()), (0, 0));
     assert_eq!(contents(&store), expected);
-}
-
-/// Rows as they lie in the store, in order.
-fn order(store: &Store) -> Vec<ImageId> {
-    store.iter().map(|(id, ..)| id).collect()
-}
-
-#[test]
-fn several_sessions_store_the_same_rows_in_the_same_order() {
-    let levels: Vec<u8> = (0..200).collect(); // 50 batches
-    let alone = Bench::new(&levels);
-    let (result, expected, _) = alone.run(Dtype::F32, 0.0, None);
-    assert_eq!(result.unwrap().rows, 200);
-    let bench = Bench::new(&levels);
-    let opened = AtomicUsize::new(0);
-    let open = |threads: usize| {
-        assert_eq!(threads, 2, "six threads for three sessions");
-        let mut engine = Fake::new(0.0, None);
-        // Out of step with each other.
-        engine.takes = Duration::from_millis(1 + opened.fetch_add(1, Ordering::Relaxed) as u64);
-        Ok(fake_backbone(engine))
-    };
-    let mut sessions = Sessions::fixed(3, 6, &open).unwrap();
-    let folder = Folder::new(bench.images.path());
-    let (result, store, _) = bench.run_in(&mut sessions, &folder, "identity", Dtype::F32);
-    assert_eq!(result.unwrap().rows, 200);
-    assert_eq!(order(&store), order(&expected));
-    assert_eq!(contents(&store), contents(&expected));
-}
-
-#[test]
-fn one_session_that_fails_ends_all_and_keeps_what_was_complete() {
-    let levels: Vec<u8> = (0..200).collect();
-    let bench = Bench::new(&levels);
-    let opened = AtomicUsize::new(0);
-    let open = |_: usize| {
-        let first = opened.fetch_add(1, Ordering::Relaxed) == 0;
-        Ok(fake_backbone(Fake::new(0.0, first.then_some(3))))
-    };
-    let mut sessions = Sessions::fixed(2, 2, &open).unwrap();
-    let folder = Folder::new(bench.images.path());
-    let (result, store, _) = bench.run_in(&mut sessions, &folder, "identity", Dtype::F32);
-    assert!(matches!(result, Err(FeaturesError::Backbone(_))));
-    // Two batches of the session that failed at least; none after the one that is missing.
-    assert!(
-        store.len() >= 2 * BATCH && store.len() < 200,
-        "{}",
-        store.len()
-    );
-    let ids: Vec<ImageId> = bench.index().iter().map(|entry| entry.id).collect();
-    let stored: Vec<ImageId> = order(&store);
-    assert!(ids.iter().take(stored.len()).all(|id| stored.contains(id)));
-}
-
-#[test]
-fn a_trial_takes_the_faster_arrangement_and_loses_no_row() {
-    let levels: Vec<u8> = (0..240).collect(); // 60 batches
-    // What a batch takes with four threads, with two, with one: in milliseconds.
-    let cases = [
-        (
-            [20, 20, 60],
-            Arrangement {
-                sessions: 2,
-                threads_each: 2,
-            },
-        ),
-        (
-            [5, 40, 40],
-            Arrangement {
-                sessions: 1,
-                threads_each: 4,
-            },
-        ),
-    ];
-    for (takes, expected) in cases {
-        let bench = Bench::new(&levels);
-        let open = |threads: usize| {
-            let mut engine = Fake::new(0.0, None);
-            let which = match threads {
-                4 => 0,
-                2 => 1,
-                _ => 2,
-            };
-            engine.takes = Duration::from_millis(takes[which]);
-            Ok(fake_backbone(engine))
-        };
-        let sessions = Sessions::fixed(1, 4, &open).unwrap();
-        let mut sessions = sessions.or_more(4, &open);
-        let folder = Folder::new(bench.images.path());
-        let (result, store, _) = bench.run_in(&mut sessions, &folder, "identity", Dtype::F32);
-        assert_eq!((result.unwrap().rows, store.len()), (240, 240));
-        assert_eq!(sessions.arrangement(), expected);
-    }
-}
-
-#[test]
-fn a_short_extraction_tries_nothing() {
-    let bench = Bench::new(&(0..20).collect::<Vec<u8>>());
-    let open = |threads: usize| {
-        assert_eq!(threads, 4, "no other session is opened");
-        Ok(fake_backbone(Fake::new(0.0, None)))
-    };
-    let mut sessions = Sessions::fixed(1, 4, &open).unwrap().or_more(4, &open);
-    let folder = Folder::new(bench.images.path());
-    let (result, ..) = bench.run_in(&mut sessions, &folder, "identity", Dtype::F32);
-    assert_eq!(result.unwrap().rows, 20);
-    assert_eq!(sessions.arrangement().sessions, 1);
 }

@@ -40,7 +40,7 @@ impl std::fmt::Display for StoreFilter {
 }
 
 /// Finds the one store below `root` (or `root` itself) that `filter` fits. Stores without a row do
-/// not count. Where several fit, the backbone's usual preset wins, then f32, then fp32, as these are
+/// not count. Where several fit, the backbone's usual preset wins, then fp32, then f32, as these are
 /// what `extractor features` takes when nothing else is said.
 ///
 /// # Errors
@@ -62,8 +62,8 @@ pub fn choose(
     let mut fitting = fitting(root, candidates, filter)?;
     let usual: [&dyn Fn(&StoreKey) -> bool; 3] = [
         &|key| filter.usual_preset == Some(key.preset),
-        &|key| key.dtype == Dtype::F32,
         &|key| key.precision == Precision::Fp32,
+        &|key| key.dtype == Dtype::F32,
     ];
     for is_usual in usual {
         if fitting.iter().any(|one| is_usual(&one.key)) {
@@ -204,6 +204,11 @@ mod tests {
         };
         assert_eq!(chosen(both(), None).unwrap(), "fp32");
         assert_eq!(chosen(both(), Some(Precision::Bf16)).unwrap(), "bf16");
+        // Before f32, too.
+        let mut halves = candidate(Precision::Fp32);
+        halves.key.dtype = Dtype::F16;
+        let mixed = vec![candidate(Precision::Bf16), halves];
+        assert_eq!(chosen(mixed, None).unwrap(), "fp32");
         let only = vec![candidate(Precision::Bf16)];
         assert_eq!(chosen(only, None).unwrap(), "bf16");
         let none = chosen(both(), Some(Precision::Tf32)).unwrap_err();

@@ -48,7 +48,7 @@ pub(super) fn with_sessions<T>(
     let mut sessions = sessions.map_err(|e| anyhow!(e))?;
     say_what_runs(sessions.backbone(), running.wanted.precision);
     // A GPU works on one batch at a time.
-    let on_cpu = sessions.backbone().engine().info().provider != "CUDA";
+    let on_cpu = sessions.info().provider != "CUDA";
     if running.sessions.is_none() && on_cpu {
         let most = memory::most_sessions(&running.model, running.batch_size);
         sessions = sessions.or_more(most, &open);

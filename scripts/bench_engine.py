@@ -27,16 +27,19 @@ IMAGES = 128  # a round and contestant
 def variants(threads):
     """Name: (sessions, batch, session options, configuration entries, environment)."""
     split = f"{threads} sessions of 1 thread"
+    several = {
+        split: (threads, 64, {}, {}, {}),
+        "no spinning": (1, 64, {}, {"session.intra_op.allow_spinning": "0"}, {}),
+        "pinned threads": (1, 64, {}, {"session.intra_op_thread_affinities": affinities(threads)}, {}),
+    }
     return {
         "defaults": (1, 64, {}, {}, {}),
-        split: (threads, 64, {}, {}, {}),
+        **(several if threads > 1 else {}),
         **{f"batches of {n}": (1, n, {}, {}, {}) for n in (8, 16, 32, 128)},
         "graph level extended": (1, 64, {"graph_optimization_level": "ORT_ENABLE_EXTENDED"}, {}, {}),
         "graph level basic": (1, 64, {"graph_optimization_level": "ORT_ENABLE_BASIC"}, {}, {}),
         "optimised before": (1, 64, {}, {"optimised": "1"}, {}),
         "no prepacking": (1, 64, {}, {"session.disable_prepacking": "1"}, {}),
-        "no spinning": (1, 64, {}, {"session.intra_op.allow_spinning": "0"}, {}),
-        "pinned threads": (1, 64, {}, {"session.intra_op_thread_affinities": affinities(threads)}, {}),
         "huge pages": (1, 64, {}, {}, {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}),
         "no memory arena": (1, 64, {"enable_cpu_mem_arena": False}, {}, {}),
         "no memory pattern": (1, 64, {"enable_mem_pattern": False}, {}, {}),
@@ -45,8 +48,8 @@ def variants(threads):
 
 
 def affinities(threads):
-    # The calling thread is not the session's, so one fewer; processors count from 1.
-    return ";".join(str(processor + 1) for processor in range(1, max(threads, 2)))
+    # The calling thread is not the session's, so one fewer; ONNX Runtime counts processors from 1.
+    return ";".join(str(processor + 1) for processor in sorted(os.sched_getaffinity(0))[1:threads])
 
 
 def serve(name, backbone, threads):
@@ -131,7 +134,7 @@ def main():
     if args.json:
         print(json.dumps({"images_per_sec": rates, "secs_per_image": secs}))
         return
-    print(f"{args.threads} threads, medians of {args.rounds} rounds of {IMAGES} images\n")
+    print(f"{args.threads} threads, medians of {args.rounds} rounds of about {IMAGES} images\n")
     for name, rate in rates.items():
         ratios = sorted(d / s for d, s in zip(secs["defaults"], secs[name]))
         print(f"{name:24} {rate:7.1f} images/s {rate / rates['defaults']:6.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})")

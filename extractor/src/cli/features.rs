@@ -3,8 +3,9 @@
 mod engine;
 mod memory;
 mod share;
+mod warnings;
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::bail;
@@ -15,13 +16,12 @@ use super::engine::{Wanted, in_precision};
 use super::index;
 use super::place::{IndexPlace, Stores, Uploading};
 use super::signals::Signals;
-use crate::backbone::{self, Model, Overrides};
+use crate::backbone::{Model, Overrides};
 use crate::decode::Exif;
 use crate::engine::{Precision, Provider};
 use crate::features::{self, Counts, Extracted, Job};
-use crate::files::{counted, counted_as, escape, escape_path, grouped};
+use crate::files::{counted, grouped};
 use crate::images::Columns;
-use crate::index::Indexed;
 use crate::part::Part;
 use crate::preprocess::Preset;
 use crate::progress::Progress;
@@ -30,6 +30,7 @@ use crate::timings::Clock;
 use crate::view::{View, Views};
 use engine::{Running, with_sessions};
 use share::{Chosen, Share};
+use warnings::{warn_of, warn_of_classes};
 
 /// What a signal does to an extraction.
 const PROMISE: &str = "the batch in flight is finished and what is complete is kept";
@@ -385,43 +386,5 @@ impl Args {
                 Ok(Outcome::Skipped)
             }
         }
-    }
-}
-
-fn warn_of(model: &Model) {
-    let spec = &model.spec;
-    if spec.trained == Some(false) {
-        tracing::warn!(
-            "the backbone {} is untrained; its features show that the pipeline works, not how good \
-             it is (make backbone exports the ImageNet ResNet50)",
-            spec.name
-        );
-    }
-    if let Some(warning) = backbone::preset_warning(spec.described_preset, spec.preset) {
-        tracing::warn!("{warning}");
-    }
-}
-
-/// Says what a trainer would refuse or regret: found out now, not after hours of extraction.
-fn warn_of_classes(indexed: &Indexed, dir: &Path) {
-    let classes = &indexed.index.classes;
-    let sides = ["train", "training", "val", "valid", "validation", "test"];
-    let is_side = |name: &String| sides.contains(&name.to_lowercase().as_str());
-    if !classes.is_empty() && classes.iter().all(is_side) {
-        tracing::warn!(
-            "the classes {} look like a split, not like classes (hint: name a data set whose folders \
-             or labels are the classes; bring the split with head-trainer train --split FILE)",
-            escape(classes.join(", ").as_bytes())
-        );
-    } else if classes.len() < 2 {
-        let below = match &classes[..] {
-            [only] if dir.is_dir() => format!(", such as {}", escape_path(&dir.join(only))),
-            _ => String::new(),
-        };
-        tracing::warn!(
-            "found {}, and a head tells two or more apart (hint: name the folder whose sub-folders are the \
-             classes{below}, or a manifest with a column of labels)",
-            counted_as(classes.len(), "class", "classes")
-        );
     }
 }

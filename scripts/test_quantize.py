@@ -98,7 +98,11 @@ class Quantize(unittest.TestCase):
         self.assertRegex(done.stderr, words)
         self.assertEqual(len(done.stderr.splitlines()), 1)
         self.assertEqual({path: path.stat().st_mtime_ns for path in self.int8.parent.iterdir()}, before)
-        self.assertEqual(list(self.temporary.iterdir()), [])
+        self.nothing_temporary_is_left()
+
+    def nothing_temporary_is_left(self):
+        """`.ses` is what ONNX Runtime leaves in whatever process loads it."""
+        self.assertEqual([path for path in self.temporary.iterdir() if path.name != ".ses"], [])
 
     def test_what_it_costs(self):
         result, heads = self.result, self.result["heads"]
@@ -112,7 +116,7 @@ class Quantize(unittest.TestCase):
         self.assertGreater(result["cosine"]["mean"], MIN_COSINE)
         self.assertGreater(1, result["cosine"]["mean"])
         self.assertLess(result["size_bytes"]["int8"], result["size_bytes"]["float"] / 3)
-        self.assertEqual(list(self.temporary.iterdir()), [])
+        self.nothing_temporary_is_left()
 
     def test_types_and_shapes(self):
         done = subprocess.run([VENV / "bin" / "python", "-E", "-s", "-c", INSPECT, self.int8], capture_output=True, text=True)

@@ -102,7 +102,14 @@ impl Desk {
 
     fn nothing_is_left(&self) {
         assert_eq!(names(&self.path("data/backbones"), ""), [""; 0]);
-        assert_eq!(names(&self.path("tmp"), ""), [""; 0]);
+        self.nothing_temporary_is_left();
+    }
+
+    /// `.ses` is what ONNX Runtime leaves in whatever process loads it.
+    fn nothing_temporary_is_left(&self) {
+        let mut left = names(&self.path("tmp"), "");
+        left.retain(|name| name != ".ses");
+        assert_eq!(left, [""; 0]);
     }
 }
 
@@ -118,7 +125,7 @@ fn an_accepted_backbone_is_written_with_its_description() {
     // Both are the same model here.
     assert!((result["cosine"]["least"].as_f64().unwrap() - 1.0).abs() < 1e-9);
     assert!(result["images_per_sec"]["ratio"].as_f64().unwrap() > 0.0);
-    assert_eq!(names(&desk.path("tmp"), ""), [""; 0]);
+    desk.nothing_temporary_is_left();
     // 10 of 30 a class calibrate, and 25 from the other end judge.
     assert_eq!(result["calibrated_and_judged"], 10);
     assert_eq!(result["left_out"], serde_json::Value::Null);

@@ -110,6 +110,8 @@ class Quantize(unittest.TestCase):
               f"{result['images_per_sec']['ratio']:.2f} times as fast, cosine {result['cosine']['mean']:.4f}", file=sys.stderr)  # fmt: skip
         self.assertLessEqual(result["loss_points"], MAX_LOSS_POINTS)
         self.assertEqual(heads["images"], JUDGE)
+        # 240 of 2,400 images are on the test side, which leaves enough for both.
+        self.assertEqual((result["left_out"], result["calibrated_and_judged"]), (240, 0))
         self.assertTrue(all(0.88 < share < 0.97 for share in heads["accuracy"]), heads)
         self.assertAlmostEqual(result["loss_points"], 100 * (heads["accuracy"][0] - heads["accuracy"][1]), places=9)
         self.assertLess(heads["standard_error"], 0.006)

@@ -83,7 +83,8 @@ impl Judged {
         let text = format!(
             "backbone  {} ({} bytes, {share:.0} % of {})\nname      {name}, of {}, preset {}\nquantised {}, {}: {} \
              in 8 bits\nspeed     int8 {fast:.1} images/s, float {slow:.1}: {speedup:.2} times as fast ({}, in turns)\n\
-             features  cosine {:.5} on average, {:.5} at least, of {} images, {both}\n{left_out}accuracy  {} ({} folds of {} images)\n\
+             features  cosine {:.5} on average, {:.5} at least, of {} images, {both}\n{left_out}\
+             accuracy  {} ({} folds of {} images)\n\
              accepted  int8 costs {}, --max-drop is {}\n",
             escape_path(written.model),
             grouped(sizes[1]),

@@ -41,8 +41,7 @@ impl Desk {
     fn python(&self, difference: &str) -> PathBuf {
         let given = self.path("given");
         let script = format!(
-            "#!/bin/sh\n\
-             case $4 in\n\
+            "case $4 in\n\
              quantize)\n\
                cp -r . '{given}'; cp float.onnx quantized-qdq.onnx; echo note >&2\n\
                echo '{{\"quantized_weights\": 1, \"quantizer\": \"a script\", \"seconds\": 0.1}}' ;;\n\
@@ -56,19 +55,28 @@ impl Desk {
         self.script(&script)
     }
 
+    /// It says its version as Python does, and goes on with `text` where it is to run the script.
     fn script(&self, text: &str) -> PathBuf {
         let path = self.path("python");
-        fs::write(&path, text).unwrap();
+        let version = "[ \"$1\" = -c ] && echo 3.12 && exit";
+        fs::write(&path, format!("#!/bin/sh\n{version}\n{text}")).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
         path
     }
 
     fn quantize(&self, python: &Path, flags: &[&str]) -> assert_cmd::Command {
+        let mut command = self.in_words(python, flags);
+        command.arg("--json");
+        command
+    }
+
+    /// The same without `--json`.
+    fn in_words(&self, python: &Path, flags: &[&str]) -> assert_cmd::Command {
         let mut command = extractor(&self.path("data"));
         command
             .env("TMPDIR", self.path("tmp"))
             .env_remove("HEADSTART_QUANTIZE_VENV")
-            .args(["backbone", "quantize", "--json", "--python"])
+            .args(["backbone", "quantize", "--python"])
             .arg(python)
             .arg(&self.model)
             .arg(self.path("images"))
@@ -94,7 +102,14 @@ impl Desk {
 
     fn nothing_is_left(&self) {
         assert_eq!(names(&self.path("data/backbones"), ""), [""; 0]);
-        assert_eq!(names(&self.path("tmp"), "headstart-"), [""; 0]);
+        self.nothing_temporary_is_left();
+    }
+
+    /// `.ses` is what ONNX Runtime leaves in whatever process loads it.
+    fn nothing_temporary_is_left(&self) {
+        let mut left = names(&self.path("tmp"), "");
+        left.retain(|name| name != ".ses");
+        assert_eq!(left, [""; 0]);
     }
 }
 
@@ -110,7 +125,10 @@ fn an_accepted_backbone_is_written_with_its_description() {
     // Both are the same model here.
     assert!((result["cosine"]["least"].as_f64().unwrap() - 1.0).abs() < 1e-9);
     assert!(result["images_per_sec"]["ratio"].as_f64().unwrap() > 0.0);
-    assert_eq!(names(&desk.path("tmp"), "headstart-"), [""; 0]);
+    desk.nothing_temporary_is_left();
+    // 10 of 30 a class calibrate, and 25 from the other end judge.
+    assert_eq!(result["calibrated_and_judged"], 10);
+    assert_eq!(result["left_out"], serde_json::Value::Null);
 
     let path = desk.path("data/backbones/small.onnx");
     let float = Model::read(&desk.model, &Overrides::default()).unwrap();
@@ -191,7 +209,7 @@ fn what_loses_too_much_is_not_written() {
 #[test]
 fn what_cannot_be_done_is_refused_before_python_is_asked() {
     let desk = Desk::new(30);
-    let python = desk.script("#!/bin/sh\necho 'error: asked' >&2\nexit 1\n");
+    let python = desk.script("echo 'error: asked' >&2\nexit 1\n");
     let refused = |flags: &[&str], words| desk.refused(&python, flags, words);
     let few = "images has 60 images to calibrate with, not 100 (hint: --calibrate fewer)";
     refused(&["--calibrate", "100"], few);
@@ -201,13 +219,12 @@ fn what_cannot_be_done_is_refused_before_python_is_asked() {
     refused(&["--split", split], "its header is `name,side` (hint: ");
     let model = desk.model.to_str().unwrap();
     refused(&["--out", model], "is what the backbone is made of");
+    let split = desk.path("other.csv");
+    fs::write(&split, "path,split\na.jpg,test\nb.jpg,test\n").unwrap();
+    let none = "none of the 2 images that its test side names is in the data set (hint: ";
+    refused(&["--split", split.to_str().unwrap()], none);
     refused(&["--calibrate", "8"], "cannot quantise ");
     refused(&["--calibrate", "8"], ": asked");
-    desk.refused(
-        Path::new("no-such-python"),
-        &["--calibrate", "8"],
-        "cannot start no-such-python (hint: ",
-    );
     desk.quantize(&python, &["--max-drop", "nan"])
         .assert()
         .code(2);
@@ -225,6 +242,37 @@ fn what_cannot_be_done_is_refused_before_python_is_asked() {
 }
 
 #[test]
+fn what_is_known_before_is_refused_before_the_images_are_read() {
+    let desk = Desk::new(30);
+    let flags = ["--calibrate", "8"];
+    let absent = Path::new("no-such-python");
+    desk.refused(absent, &flags, "cannot start no-such-python (hint: ");
+    let old = desk.path("old");
+    fs::write(&old, "#!/bin/sh\necho 3.8\n").unwrap();
+    fs::set_permissions(&old, fs::Permissions::from_mode(0o755)).unwrap();
+    let words = "old is Python 3.8, not Python 3.9 or later (hint: ";
+    desk.refused(&old, &flags, words);
+
+    let python = desk.python("0");
+    let out = desk.path("out");
+    fs::create_dir(&out).unwrap();
+    let description = out.join("small.toml");
+    fs::write(&description, "note = \"mine\"\n").unwrap();
+    let model = out.join("small.onnx");
+    let flags = [&flags[..], &["--out", model.to_str().unwrap()]].concat();
+    let words = "small.toml: another description is there (hint: ";
+    desk.refused(&python, &flags, words);
+    let left = fs::read_to_string(&description).unwrap();
+    assert_eq!(
+        (left.as_str(), names(&out, "").len()),
+        ("note = \"mine\"\n", 1)
+    );
+    // Neither indexed nor asked.
+    assert_eq!(names(&desk.path("data"), "indexes"), [""; 0]);
+    assert!(!desk.path("given").exists());
+}
+
+#[test]
 fn the_test_side_is_left_out() {
     let desk = Desk::new(30);
     let python = desk.python("0");
@@ -237,28 +285,46 @@ fn the_test_side_is_left_out() {
             let side = if i < 12 { "train" } else { "test" };
             rows += &format!("{class},{file},{side}\n");
         }
+        // A later copy of an image of the other side: what is in it is left out, whatever its path.
+        if let Some(first) = files.first() {
+            let class = images.join(&class);
+            fs::copy(class.join(first), class.join("zz.jpg")).unwrap();
+            rows += &format!("{},zz.jpg,test\n", class.file_name().unwrap().display());
+        }
     }
     let split = desk.path("split.csv");
     fs::write(&split, rows).unwrap();
     let split = ["--split", split.to_str().unwrap(), "--calibrate"];
-    let few = "has 24 images to calibrate with, not 25";
-    desk.refused(&python, &[&split[..], &["25"]].concat(), few);
-    desk.quantize(&python, &[&split[..], &["24"]].concat())
-        .assert()
-        .code(0);
+    let few = "has 22 images to calibrate with, not 23";
+    desk.refused(&python, &[&split[..], &["23"]].concat(), few);
+    let flags = [&split[..], &["22"]].concat();
+    let mut command = desk.quantize(&python, &flags);
+    let result = json(&command.assert().code(0).get_output().stdout);
+    // Two classes' 18 and one that has a copy there.
+    assert_eq!(result["left_out"], 38);
+    assert_eq!(result["calibrated_and_judged"], 22);
+    let words =
+        "22 of which it was calibrated on too\nleft out  38 images of the split's test side\n";
+    let mut command = desk.in_words(&python, &flags);
+    command.assert().code(0).stdout(contains(words));
     let labels = fs::File::open(desk.path("given/labels.npy")).unwrap();
     let labels = ndarray::Array1::<u32>::read_npy(labels).unwrap();
-    assert_eq!(labels.len(), 24);
-    assert_eq!(labels.sum(), 12);
+    assert_eq!(labels.len(), 22);
+    assert_eq!(labels.sum(), 11);
 }
 
 #[test]
 fn a_signal_ends_it_and_leaves_nothing() {
     let desk = Desk::new(30);
-    let asked = desk.path("asked");
+    let (asked, ended) = (desk.path("asked"), desk.path("ended"));
+    // What it starts hears of the end too, and is waited for as Python waits for pip.
     let python = desk.script(&format!(
-        "#!/bin/sh\n: > '{}'\nexec sleep 600\n",
-        asked.display()
+        "trap : TERM\n\
+         (trap \": > '{ended}'; exit\" TERM; for i in $(seq 6000); do sleep 0.1; done) > /dev/null 2>&1 &\n\
+         mkdir \"$TMPDIR/of-its-own\"; mktemp > /dev/null; sleep 0.2; : > '{asked}'\n\
+         wait; wait; exit 143\n",
+        ended = ended.display(),
+        asked = asked.display()
     ));
     let mut child = common::command(&desk.path("data"))
         .env("TMPDIR", desk.path("tmp"))
@@ -277,5 +343,6 @@ fn a_signal_ends_it_and_leaves_nothing() {
         .status();
     assert!(kill.unwrap().success());
     assert_eq!(child.wait().unwrap().code(), Some(143));
+    assert!(ended.exists());
     desk.nothing_is_left();
 }

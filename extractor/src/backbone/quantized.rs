@@ -111,21 +111,19 @@ impl Quantized {
         })
     }
 
-    /// Refuses, before the costly step, a place where another backbone is. One that was made in the same way of the
-    /// same model may be there: it may turn out to be the same.
+    /// Refuses, before the costly step, a place where another backbone is, or another's description alone. One that
+    /// was made in the same way of the same model may be there: it may turn out to be the same.
     ///
     /// # Errors
     /// When there is another one, or the folder cannot be written to.
     pub fn check_place(&self, to: &Path) -> Result<(), FileError> {
         crate::files::Pending::new(to)?;
-        if !to.exists() {
-            return Ok(());
-        }
-        let text = std::fs::read_to_string(spec::description_path(to)).unwrap_or_default();
-        let there: Description = toml::from_str(&text).unwrap_or_default();
-        match there.note == self.description.note {
-            true => Ok(()),
-            false => Err(probe::occupied(to, "backbone")),
+        let path = spec::description_path(to);
+        match (to.exists(), path.exists()) {
+            (false, false) => Ok(()),
+            _ if self.description.is_noted_in(&path) => Ok(()),
+            (true, _) => Err(probe::occupied(to, "backbone")),
+            (false, true) => Err(probe::occupied(&path, "description")),
         }
     }
 
@@ -156,6 +154,15 @@ impl Quantized {
     }
 }
 
+impl Description {
+    /// Whether the file at `path` is a description with the same note: of the same model, made in the same way.
+    fn is_noted_in(&self, path: &Path) -> bool {
+        let text = std::fs::read_to_string(path).unwrap_or_default();
+        let there: Description = toml::from_str(&text).unwrap_or_default();
+        there.note == self.note
+    }
+}
+
 /// An 8-bit backbone, in memory.
 #[derive(Debug, Clone)]
 pub struct Finished {
@@ -180,6 +187,11 @@ impl Finished {
     /// # Errors
     /// When a file cannot be written, or another one is in its place.
     pub fn write(&self, to: &Path) -> Result<PathBuf, FileError> {
+        let path = spec::description_path(to);
+        // One without its model is what a stopped run left, if it says the same.
+        if !to.exists() && path.exists() && !self.description.is_noted_in(&path) {
+            return Err(probe::occupied(&path, "description"));
+        }
         Pair::begin(to, &self.bytes, &self.description)?.publish(&self.bytes)
     }
 }
@@ -271,14 +283,26 @@ mod tests {
         // The same again may be made, another may not.
         quantized().check_place(&to).unwrap();
         finished.write(&to).unwrap();
-        let other = Quantized::of(&float, "small", "32 images, minmax").unwrap();
-        let error = other.check_place(&to).unwrap_err();
+        let other = || Quantized::of(&float, "small", "32 images, minmax").unwrap();
+        let error = other().check_place(&to).unwrap_err();
         assert!(error.source.to_string().contains("another backbone"));
-        let error = other
+        let error = other()
             .finish(&float.bytes().unwrap())
             .unwrap()
             .write(&to)
             .unwrap_err();
         assert!(error.source.to_string().contains("another backbone"));
+
+        // A description without its model: of a run that was stopped between the two, or another's.
+        std::fs::remove_file(&to).unwrap();
+        quantized().check_place(&to).unwrap();
+        let error = other().check_place(&to).unwrap_err();
+        assert!(error.source.to_string().contains("another description"));
+        assert_eq!(error.path, description);
+        std::fs::write(&description, "note = \"mine\"\n").unwrap();
+        let error = finished.write(&to).unwrap_err();
+        assert!(error.source.to_string().contains("another description"));
+        let left = std::fs::read_to_string(&description).unwrap();
+        assert_eq!((left.as_str(), to.exists()), ("note = \"mine\"\n", false));
     }
 }

@@ -4,11 +4,12 @@
 //! Both are orders of all images that may be taken, as one that cannot be decoded is replaced by the next. An
 //! image's place follows from its id. Must not know what images are used for, nor read any.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-use crate::index::{Entry, Index};
+use crate::digest::ImageId;
+use crate::index::Index;
 
 /// Images that a class needs to be judged by.
 pub const PER_CLASS: usize = 10;
@@ -27,15 +28,15 @@ pub struct Orders {
     pub judged_classes: usize,
 }
 
-/// Orders the images of `index` but those that `left_out` names and those with several labels. At most as many
+/// Orders the images of `index` but those in `left_out` and those with several labels. At most as many
 /// classes are judged as `judged` images have room for, [`PER_CLASS`] each: the first of the index that have so
 /// many images.
-pub fn orders(index: &Index, judged: usize, left_out: impl Fn(&Entry) -> bool) -> Orders {
+pub fn orders(index: &Index, judged: usize, left_out: &HashSet<ImageId>) -> Orders {
     let conflicts = index.label_conflicts();
     let mut classes: BTreeMap<Option<u32>, Vec<(u64, u32)>> = BTreeMap::new();
     for position in index.unique() {
         let entry = index.entry(position as usize);
-        if left_out(&entry) || conflicts.contains_key(&entry.id) {
+        if left_out.contains(&entry.id) || conflicts.contains_key(&entry.id) {
             continue;
         }
         let place = xxh3_64_with_seed(&entry.id.0, SEED);
@@ -71,6 +72,7 @@ fn in_turn(lists: Vec<Vec<u32>>) -> Vec<u32> {
 mod tests {
     use super::*;
     use crate::digest::Digest;
+    use crate::index::Entry;
 
     /// An index of `counts` images a class, and of `unlabelled`.
     fn index(counts: &[usize], unlabelled: usize) -> Index {
@@ -99,7 +101,7 @@ mod tests {
     #[test]
     fn both_are_balanced_and_apart() {
         let index = index(&[300, 50], 7);
-        let orders = orders(&index, 100, |_| false);
+        let orders = orders(&index, 100, &HashSet::new());
         assert_eq!(orders.calibrate.len(), 357);
         assert_eq!(orders.judge.len(), 350);
         let (calibrate, judge) = (&orders.calibrate[..60], &orders.judge[..60]);
@@ -132,7 +134,7 @@ mod tests {
         let ids = |index: &Index, order: Vec<u32>| -> Vec<Digest> {
             order.iter().map(|i| *index.id(*i as usize)).collect()
         };
-        let (first, second) = (orders(&one, 50, |_| false), orders(&other, 50, |_| false));
+        let [first, second] = [&one, &other].map(|index| orders(index, 50, &HashSet::new()));
         assert_eq!(ids(&one, first.judge), ids(&other, second.judge));
         assert_eq!(ids(&one, first.calibrate), ids(&other, second.calibrate));
     }
@@ -147,7 +149,7 @@ mod tests {
         };
         copy(&mut index, 0, b"same", 0);
         copy(&mut index, 1, b"other label", 1);
-        let orders = orders(&index, 1000, |entry| entry.path == b"00002.jpg");
+        let orders = orders(&index, 1000, &HashSet::from([*index.id(2)]));
         let mut taken = orders.calibrate.clone();
         taken.sort_unstable();
         let expected: Vec<u32> = (0..40).filter(|i| ![1, 2].contains(i)).collect();
@@ -158,12 +160,12 @@ mod tests {
     #[test]
     fn small_classes_and_those_without_room_are_not_judged() {
         let index = index(&[30, 9, 10, 30], 100);
-        let judged = |images| orders(&index, images, |_| false).judged_classes;
+        let judged = |images| orders(&index, images, &HashSet::new()).judged_classes;
         assert_eq!(
             [judged(1000), judged(30), judged(29), judged(9)],
             [3, 3, 2, 0]
         );
-        let order = orders(&index, 20, |_| false).judge;
+        let order = orders(&index, 20, &HashSet::new()).judge;
         assert_eq!(count(&index, &order, Some(0)), 30);
         assert_eq!(count(&index, &order, Some(2)), 10);
         assert_eq!(order.len(), 40);

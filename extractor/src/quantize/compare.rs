@@ -8,11 +8,27 @@ use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use super::load::{Loaded, Loader};
-use crate::backbone::{Backbone, BackboneError};
+use crate::backbone::{Backbone, BackboneError, MapShape};
 
 /// Batches that one model runs before it is the other's turn. The first of them is not timed: threads of the
 /// other model still spin then.
 const TURN: usize = 4;
+
+/// The two cannot be compared.
+#[derive(Debug, thiserror::Error)]
+pub enum CompareError {
+    /// One of them fails.
+    #[error(transparent)]
+    Backbone(#[from] BackboneError),
+    /// They are not of the same kind.
+    #[error("the float model gives feature maps of {float}, the 8-bit one of {int8}")]
+    Shapes {
+        /// The float model's.
+        float: MapShape,
+        /// The 8-bit one's.
+        int8: MapShape,
+    },
+}
 
 /// Pooled features of the same images by both models.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -21,6 +37,8 @@ pub struct Pooled {
     pub features: [Vec<f32>; 2],
     /// Channels of a feature map.
     pub channels: usize,
+    /// Position of each image in the index.
+    pub positions: Vec<u32>, // [images]
     /// Class of each image.
     pub labels: Vec<u32>, // [images]
     /// Images a second, the float model's and the 8-bit one's: the median over batches.
@@ -39,7 +57,7 @@ pub fn compare(
     stop: &AtomicBool,
     skipped: &mut dyn FnMut(&[u8], &str),
     done: &mut dyn FnMut(usize),
-) -> Result<Pooled, BackboneError> {
+) -> Result<Pooled, CompareError> {
     let batch_size = backbones[0].batch_size;
     let mut pooled = Pooled::default();
     let mut secs: [Vec<f64>; 2] = Default::default();
@@ -55,19 +73,26 @@ pub fn compare(
             input.resize(images.next_multiple_of(batch_size) * slot, 0.0);
             let batches: Vec<&[f32]> = input.chunks_exact(batch_size * slot).collect();
             let models = backbones.iter_mut().zip(&mut pooled.features);
+            let mut shapes = Vec::new(); // [models]
             for ((backbone, features), secs) in models.zip(&mut secs) {
                 let before = features.len();
-                let channels = run(backbone, &batches, features, secs)?;
-                features.truncate(before + images * channels);
-                pooled.channels = channels;
+                let shape = run(backbone, &batches, features, secs)?;
+                features.truncate(before + images * shape.channels);
+                pooled.channels = shape.channels;
+                shapes.push(shape);
             }
+            let (float, int8) = (shapes[0], shapes[1]);
+            if float != int8 {
+                return Err(CompareError::Shapes { float, int8 });
+            }
+            pooled.positions.extend_from_slice(&turn.positions);
             let labels = turn.positions.iter().map(|i| {
                 let label = loader.index.entry(*i as usize).label;
                 label.expect("images without a label are not judged")
             });
             pooled.labels.extend(labels);
             done(images);
-            Ok::<(), BackboneError>(())
+            Ok(())
         },
     )?;
     pooled.images_per_sec = secs.map(|secs| batch_size as f64 / median(secs));
@@ -75,27 +100,30 @@ pub fn compare(
 }
 
 /// Runs `batches`, adds their pooled features to `features` and the time of all but the first to `secs`, of
-/// which the first counts only where it is the only one. Returns the number of channels.
+/// which the first counts only where it is the only one. Returns the shape of a map.
 fn run(
     backbone: &mut Backbone,
     batches: &[&[f32]],
     features: &mut Vec<f32>,
     secs: &mut Vec<f64>,
-) -> Result<usize, BackboneError> {
+) -> Result<MapShape, BackboneError> {
     let mut maps = Vec::new(); // [batch_size, h, w, c]
-    let mut channels = 0;
+    let mut shape = MapShape {
+        height: 0,
+        width: 0,
+        channels: 0,
+    };
     for (i, batch) in batches.iter().enumerate() {
         let started = Instant::now();
-        let shape = backbone.run(batch, &mut maps)?;
+        shape = backbone.run(batch, &mut maps)?;
         if i > 0 || batches.len() == 1 {
             secs.push(started.elapsed().as_secs_f64());
         }
-        channels = shape.channels;
         for map in maps.chunks_exact(shape.len()) {
-            features.extend(pool(map, channels));
+            features.extend(pool(map, shape.channels));
         }
     }
-    Ok(channels)
+    Ok(shape)
 }
 
 /// Global average pooling of a map [h, w, c].
@@ -170,11 +198,12 @@ mod tests {
     use crate::preprocess::{Layout, Preset};
     use crate::transient::Unreadable;
 
-    /// Gives maps [1, 2, 2]: two positions that hold `scale` times the image's first two numbers, both the first
+    /// Gives maps [1, 2, 2], or [2, 1, 2] if `tall`: two positions that hold `scale` times the image's first two numbers, both the first
     /// and the first plus 2 at the other.
     struct Fake {
         info: EngineInfo,
         scale: f32,
+        tall: bool,
     }
 
     impl Engine for Fake {
@@ -195,7 +224,10 @@ mod tests {
                 let [a, b] = [image[0], image[1]].map(|v| v * self.scale);
                 out.extend([a, b, a + 2.0, b + 2.0]);
             }
-            Ok(vec![shape[0], 1, 2, 2])
+            Ok(match self.tall {
+                true => vec![shape[0], 2, 1, 2],
+                false => vec![shape[0], 1, 2, 2],
+            })
         }
     }
 
@@ -219,7 +251,7 @@ mod tests {
         }
     }
 
-    fn backbone(scale: f32) -> Backbone {
+    fn backbone(scale: f32, tall: bool) -> Backbone {
         let spec = Spec {
             name: "fake".to_owned(),
             digest: Digest::of(b""),
@@ -238,11 +270,11 @@ mod tests {
             provider: "CPU",
             note: None,
         };
-        Backbone::new(spec, Box::new(Fake { info, scale }), 2)
+        Backbone::new(spec, Box::new(Fake { info, scale, tall }), 2)
     }
 
-    #[test]
-    fn both_pool_the_same_images_in_order() {
+    /// Thirteen of them.
+    fn index() -> Index {
         let mut index = Index::new(vec!["even".into(), "odd".into()]);
         for n in 0..13_u32 {
             let path = n.to_string();
@@ -250,7 +282,36 @@ mod tests {
             let (path, label) = (path.as_bytes(), Some(n % 2));
             index.push(Entry { id, path, label });
         }
-        let mut backbones = [backbone(1.0), backbone(-3.0)];
+        index
+    }
+
+    #[test]
+    fn maps_of_different_shapes_are_an_error() {
+        let index = index();
+        let mut backbones = [backbone(1.0, false), backbone(1.0, true)];
+        let loader = Loader {
+            images: &Pixels,
+            index: &index,
+            exif: Exif::Ignore,
+            preprocessor: backbones[0].preprocessor(),
+        };
+        let compared = compare(
+            &mut backbones,
+            &loader,
+            (&[1, 2], 2),
+            &AtomicBool::new(false),
+            &mut |_, _| {},
+            &mut |_| {},
+        );
+        let error = compared.unwrap_err().to_string();
+        let expected = "the float model gives feature maps of 1x2x2, the 8-bit one of 2x1x2";
+        assert_eq!(error, expected);
+    }
+
+    #[test]
+    fn both_pool_the_same_images_in_order() {
+        let index = index();
+        let mut backbones = [backbone(1.0, false), backbone(-3.0, false)];
         let loader = Loader {
             images: &Pixels,
             index: &index,
@@ -272,6 +333,7 @@ mod tests {
         let taken = [5, 1, 0, 2, 3, 4, 6, 8, 9, 10, 11];
         assert_eq!(skipped, [(b"7".to_vec(), "torn".to_owned())]);
         assert_eq!(done, 11);
+        assert_eq!(pooled.positions, taken);
         assert_eq!(pooled.labels, taken.map(|n| n % 2));
         assert_eq!(pooled.channels, 2);
         // The mean of v and v + 2 is v + 1.

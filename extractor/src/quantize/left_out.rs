@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use csv::ByteRecord;
 
 use crate::digest::ImageId;
-use crate::files::escape_path;
-use crate::index::Entry;
+use crate::files::{counted, escape_path};
+use crate::index::Index;
 
 /// What names the images.
 enum Key {
@@ -23,6 +23,7 @@ enum Key {
 /// The images of a split's test side.
 #[derive(Debug, Default)]
 pub struct LeftOut {
+    file: PathBuf,
     ids: HashSet<ImageId>,
     paths: HashSet<Vec<u8>>,
 }
@@ -53,6 +54,13 @@ pub enum Wrong {
     /// No row is on the test side.
     #[error("it has no row whose side is test (hint: leave out --split)")]
     NoTest,
+    /// What its test side names is not in the data set.
+    #[error(
+        "none of the {} that its test side names is in the data set (hint: it may be of another data set, or of \
+         paths from another folder)",
+        counted(*.0, "image")
+    )]
+    NoneThere(usize),
 }
 
 impl LeftOut {
@@ -61,10 +69,11 @@ impl LeftOut {
     /// # Errors
     /// When it cannot be read or is no split.
     pub fn read(path: &Path) -> Result<LeftOut, SplitError> {
-        LeftOut::parse(path).map_err(|source| SplitError {
+        let wrong = |source| SplitError {
             path: path.to_owned(),
             source,
-        })
+        };
+        LeftOut::parse(path).map_err(wrong)
     }
 
     fn parse(path: &Path) -> Result<LeftOut, Wrong> {
@@ -88,7 +97,10 @@ impl LeftOut {
             let fields: Vec<_> = header.iter().map(String::from_utf8_lossy).collect();
             return Err(Wrong::Header(fields.join(",").chars().take(100).collect()));
         };
-        let mut left_out = LeftOut::default();
+        let mut left_out = LeftOut {
+            file: path.to_owned(),
+            ..LeftOut::default()
+        };
         let mut record = ByteRecord::new();
         while reader.read_byte_record(&mut record)? {
             if !record[side].eq_ignore_ascii_case(b"test") {
@@ -117,9 +129,22 @@ impl LeftOut {
         }
     }
 
-    /// Whether the image is one of them.
-    pub fn has(&self, entry: &Entry) -> bool {
-        self.ids.contains(&entry.id) || self.paths.contains(entry.path)
+    /// The images of `index` that are among them, under whatever path each is there once more.
+    ///
+    /// # Errors
+    /// When there is none, as it is not this data set's split then.
+    pub fn ids(&self, index: &Index) -> Result<HashSet<ImageId>, SplitError> {
+        let named = index
+            .iter()
+            .filter(|entry| self.ids.contains(&entry.id) || self.paths.contains(entry.path));
+        let ids: HashSet<ImageId> = named.map(|entry| entry.id).collect();
+        match ids.is_empty() {
+            true => Err(SplitError {
+                path: self.file.clone(),
+                source: Wrong::NoneThere(self.ids.len() + self.paths.len()),
+            }),
+            false => Ok(ids),
+        }
     }
 }
 
@@ -127,6 +152,7 @@ impl LeftOut {
 mod tests {
     use super::*;
     use crate::digest::Digest;
+    use crate::index::Entry;
 
     fn read(text: &str) -> Result<LeftOut, String> {
         let file = tempfile::NamedTempFile::new().unwrap();
@@ -134,27 +160,49 @@ mod tests {
         LeftOut::read(file.path()).map_err(|e| e.source.to_string())
     }
 
-    fn has(left_out: &LeftOut, path: &str) -> bool {
-        left_out.has(&Entry {
-            id: Digest::of(path.as_bytes()),
-            path: path.as_bytes(),
-            label: None,
-        })
+    /// Images by path and what is in them.
+    fn index(images: &[(&str, &str)]) -> Index {
+        let mut index = Index::new(Vec::new());
+        for (path, bytes) in images {
+            index.push(Entry {
+                id: Digest::of(bytes.as_bytes()),
+                path: path.as_bytes(),
+                label: None,
+            });
+        }
+        index
     }
 
     #[test]
     fn every_form_names_the_test_side() {
-        let id = Digest::of(b"Cat/1.jpg");
-        let other = Digest::of(b"Cat/2.jpg");
+        let (id, other) = (Digest::of(b"one"), Digest::of(b"two"));
+        let index = index(&[("Cat/1.jpg", "one"), ("Cat/2.jpg", "two")]);
         for text in [
             format!("# headstart split v1\n# mode: rank\nid,split\n{id},test\n{other},train\n"),
             "path,Split\n./Cat/1.jpg,Test\nCat/2.jpg,train\n".to_owned(),
             "class,file,splitA\nCat,1.jpg,test\nCat,2.jpg,val\n".to_owned(),
         ] {
-            let left_out = read(&text).unwrap();
-            assert!(has(&left_out, "Cat/1.jpg"), "{text}");
-            assert!(!has(&left_out, "Cat/2.jpg"), "{text}");
+            let ids = read(&text).unwrap().ids(&index).unwrap();
+            assert_eq!(ids, HashSet::from([id]), "{text}");
         }
+    }
+
+    #[test]
+    fn a_later_copy_names_its_image() {
+        let index = index(&[("a", "same"), ("b", "other"), ("c", "same")]);
+        let left_out = read("path,split\nc,test\nb,train\n").unwrap();
+        let ids = left_out.ids(&index).unwrap();
+        assert_eq!(ids, HashSet::from([Digest::of(b"same")]));
+    }
+
+    #[test]
+    fn a_split_of_another_data_set_is_refused() {
+        let left_out = read("path,split\nb,test\nc,test\na,train\n").unwrap();
+        let error = left_out.ids(&index(&[("a", "one")])).unwrap_err();
+        let expected = "none of the 2 images that its test side names is in the data set (hint: ";
+        let reason = error.source.to_string();
+        assert!(reason.starts_with(expected), "{reason}");
+        assert_eq!(error.path, left_out.file);
     }
 
     #[test]

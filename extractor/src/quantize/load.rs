@@ -40,7 +40,8 @@ const CHUNK: usize = 64;
 impl Loader<'_> {
     /// Loads the first `wanted` images of `order` that can be decoded, `group` at a time: `take` has the next
     /// group, the last one may be smaller, and `skipped` what could not be decoded (path, reason). Returns how
-    /// many there were; fewer where the order ends or `stop` became true.
+    /// many there were; fewer where the order ends, `stop` became true or
+    /// no image can be read any more.
     ///
     /// # Errors
     /// What `take` returns.
@@ -62,6 +63,10 @@ impl Loader<'_> {
             let paths: Vec<&[u8]> = chunk.iter().map(|i| self.path(*i)).collect();
             self.images.read_ahead(&paths);
             let inputs: Vec<_> = chunk.par_iter().map(|i| self.image(*i)).collect();
+            // What could not be read is no image's fault then.
+            if self.images.has_failed() {
+                break;
+            }
             for (position, input) in chunk.iter().zip(inputs) {
                 if count == wanted {
                     break;
@@ -102,5 +107,77 @@ impl Loader<'_> {
         let mut input = vec![0.0; self.preprocessor.len()];
         self.preprocessor.apply(&image, &mut input);
         Ok(input)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::images::ImageBytes;
+    use crate::index::Entry;
+    use crate::preprocess::{Layout, Preset};
+    use crate::transient::Unreadable;
+    use std::sync::atomic::AtomicUsize;
+
+    /// Images of one pixel, that are gone after so many reads.
+    struct Failing(AtomicUsize);
+
+    fn pixel() -> Vec<u8> {
+        let mut png = std::io::Cursor::new(Vec::new());
+        let image = image::RgbImage::new(1, 1);
+        image.write_to(&mut png, image::ImageFormat::Png).unwrap();
+        png.into_inner()
+    }
+
+    impl Images for Failing {
+        fn read(&self, _: &[u8]) -> Result<ImageBytes<'_>, Unreadable> {
+            let left = self
+                .0
+                .fetch_update(Ordering::SeqCst, Ordering::SeqCst, |n| n.checked_sub(1));
+            match left {
+                Ok(_) => Ok(pixel().into()),
+                Err(_) => Err("gone".into()),
+            }
+        }
+
+        fn has_failed(&self) -> bool {
+            self.0.load(Ordering::SeqCst) == 0
+        }
+    }
+
+    #[test]
+    fn it_ends_where_no_image_can_be_read_any_more() {
+        let mut index = Index::new(Vec::new());
+        let (id, label) = (Digest::of(&pixel()), None);
+        for n in 0..4 * CHUNK {
+            let path = n.to_string();
+            let path = path.as_bytes();
+            index.push(Entry { id, path, label });
+        }
+        let loader = Loader {
+            images: &Failing(AtomicUsize::new(CHUNK + 10)),
+            index: &index,
+            exif: Exif::Ignore,
+            preprocessor: Preprocessor {
+                preset: Preset::Raw,
+                height: 1,
+                width: 1,
+                layout: Layout::Nhwc,
+            },
+        };
+        let order: Vec<u32> = (0..index.len() as u32).collect();
+        let mut taken = Vec::new();
+        let count = loader.load(
+            &order,
+            (order.len(), 7),
+            &AtomicBool::new(false),
+            &mut |path, reason| panic!("{path:?} is skipped: {reason}"),
+            &mut |loaded| {
+                taken.extend_from_slice(&loaded.positions);
+                Ok::<(), ()>(())
+            },
+        );
+        assert_eq!(count, Ok(CHUNK));
+        assert_eq!(taken, order[..CHUNK]);
     }
 }

@@ -1,13 +1,16 @@
 //! Runs scripts/quantize.py, which is part of this program: it is written into a folder, makes its environment the
 //! first time, and answers with JSON.
 //!
+//! It has a process group of its own, so that what it started, pip for one, ends with it.
+//!
 //! Must not know what is asked.
 
 use std::io::{BufRead, BufReader, Read};
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use std::{fs, io, thread};
 
 use serde::de::DeserializeOwned;
@@ -30,6 +33,12 @@ const FILES: [(&str, &str); 3] = [
 /// The job, as the script reads it.
 const JOB: &str = "job.json";
 const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// What it has from SIGTERM to SIGKILL.
+const TIME_TO_END: Duration = Duration::from_secs(3);
+/// The least version that the script runs on, so as to find one that the quantiser runs on.
+const LEAST: [u32; 2] = [3, 9];
+/// Says its version; in a way that each version understands.
+const VERSION: &str = "import sys; print('%d.%d' % sys.version_info[:2])";
 
 /// A Python and where it works.
 pub struct Python<'a> {
@@ -55,6 +64,17 @@ pub enum PythonError {
         #[source]
         source: io::Error,
     },
+    /// The interpreter is too old, or none.
+    #[error(
+        "{} is {found}, not Python {}.{} or later (hint: install one, or name it with --python FILE)",
+        escape_path(interpreter), LEAST[0], LEAST[1]
+    )]
+    Unfit {
+        /// The interpreter.
+        interpreter: PathBuf,
+        /// What it is.
+        found: String,
+    },
     /// The script failed and said why.
     #[error("{0}")]
     Failed(String),
@@ -70,6 +90,33 @@ pub enum PythonError {
     /// It cannot be waited for.
     #[error("cannot wait for Python")]
     Wait(#[source] io::Error),
+}
+
+/// Refuses an `interpreter` that does not start, is no Python or too old a one.
+///
+/// # Errors
+/// [`PythonError::Start`] or [`PythonError::Unfit`].
+pub fn check(interpreter: &Path) -> Result<(), PythonError> {
+    let mut command = Command::new(interpreter);
+    let said = command.args(["-c", VERSION]).stdin(Stdio::null()).output();
+    let said = said.map_err(|source| PythonError::Start {
+        interpreter: interpreter.to_owned(),
+        source,
+    })?;
+    let text = String::from_utf8_lossy(&said.stdout);
+    let version = || -> Option<[u32; 2]> {
+        let (major, minor) = text.trim().split_once('.')?;
+        Some([major.parse().ok()?, minor.parse().ok()?])
+    };
+    let found = match version().filter(|_| said.status.success()) {
+        Some(version) if version >= LEAST => return Ok(()),
+        Some([major, minor]) => format!("Python {major}.{minor}"),
+        None => "no Python that works".to_owned(),
+    };
+    Err(PythonError::Unfit {
+        interpreter: interpreter.to_owned(),
+        found,
+    })
 }
 
 impl<'a> Python<'a> {
@@ -124,6 +171,9 @@ impl<'a> Python<'a> {
             .arg(&self.environment)
             .args([verb, JOB])
             .current_dir(&self.folder)
+            // What it leaves of its own goes with the folder.
+            .env("TMPDIR", &self.folder)
+            .process_group(0)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -154,17 +204,36 @@ impl<'a> Python<'a> {
     fn wait(&self, child: &mut Child) -> Result<bool, PythonError> {
         loop {
             if self.stop.load(Ordering::SeqCst) {
-                // Its own end is all that is left to wait for.
-                let ended = child.kill().and_then(|()| child.wait());
-                return ended
-                    .map_err(PythonError::Wait)
-                    .and(Err(PythonError::Stopped));
+                end(child).map_err(PythonError::Wait)?;
+                return Err(PythonError::Stopped);
             }
             match child.try_wait().map_err(PythonError::Wait)? {
                 Some(status) => return Ok(status.success()),
                 None => thread::sleep(LOOK_EVERY),
             }
         }
+    }
+}
+
+/// Ends a process and its group: first it is asked to, then whatever is left is killed.
+fn end(child: &mut Child) -> io::Result<ExitStatus> {
+    let asked = Instant::now();
+    signal(child, "TERM");
+    while child.try_wait()?.is_none() && asked.elapsed() < TIME_TO_END {
+        thread::sleep(LOOK_EVERY);
+    }
+    signal(child, "KILL");
+    child.wait()
+}
+
+/// Sends a signal to a process's group. The shell has a `kill` where no package brings one. That none is left to
+/// receive it is no error.
+fn signal(child: &Child, name: &str) {
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "kill -s \"$1\" -- \"-$2\"", "sh", name]);
+    shell.arg(child.id().to_string());
+    if let Err(e) = shell.stdin(Stdio::null()).stderr(Stdio::null()).status() {
+        tracing::warn!("cannot send SIG{name} to process group {}: {e}", child.id());
     }
 }
 
@@ -253,6 +322,52 @@ mod tests {
     }
 
     #[test]
+    fn what_ignores_the_request_to_end_is_killed_with_what_it_started() {
+        let folder = tempfile::tempdir().unwrap();
+        // The inner one holds stdout, which is read to its end: had it lived, the file would be there.
+        let script = "trap '' TERM\n(sleep 600; : > survived) &\n: > ready\nsleep 600";
+        let interpreter = stand_in(folder.path(), script);
+        let stop = AtomicBool::new(false);
+        let python = Python::new(&interpreter, Path::new("venv"), folder.path(), &stop).unwrap();
+        let ready = folder.path().join("ready");
+        let error = thread::scope(|scope| {
+            scope.spawn(|| {
+                while !ready.exists() {
+                    thread::sleep(LOOK_EVERY);
+                }
+                stop.store(true, Ordering::SeqCst);
+            });
+            let answer = python.run::<()>("verb", &serde_json::json!({}));
+            // Lets the other thread end if it failed before.
+            let _ = fs::write(&ready, "");
+            answer.unwrap_err().to_string()
+        });
+        assert_eq!(error, "stopped");
+        assert!(!folder.path().join("survived").exists());
+    }
+
+    #[test]
+    fn an_interpreter_is_known_by_what_it_says() {
+        let folder = tempfile::tempdir().unwrap();
+        let checked = |script: &str| {
+            let checked = check(&stand_in(folder.path(), script));
+            checked.map_err(|e| e.to_string())
+        };
+        assert_eq!(checked("echo 3.9"), Ok(()));
+        assert_eq!(checked("test \"$1\" = -c && echo 4.0"), Ok(()));
+        for (script, found) in [
+            ("echo 3.8", "Python 3.8"),
+            ("echo 2.7", "Python 2.7"),
+            ("echo 3.12; exit 1", "no Python that works"),
+            ("echo Python", "no Python that works"),
+        ] {
+            let error = checked(script).unwrap_err();
+            let expected = format!("/python is {found}, not Python 3.9 or later (hint: ");
+            assert!(error.contains(&expected), "{error}");
+        }
+    }
+
+    #[test]
     fn a_python_that_is_not_there_is_named() {
         let folder = tempfile::tempdir().unwrap();
         let stop = AtomicBool::new(false);
@@ -264,5 +379,6 @@ mod tests {
             error.starts_with("cannot start no-such-python (hint: "),
             "{error}"
         );
+        assert_eq!(check(absent).unwrap_err().to_string(), error);
     }
 }

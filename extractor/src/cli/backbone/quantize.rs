@@ -2,6 +2,7 @@
 
 mod verdict;
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
@@ -25,7 +26,7 @@ use crate::quantize::choose::{Orders, PER_CLASS, orders};
 use crate::quantize::compare::{Pooled, compare};
 use crate::quantize::left_out::LeftOut;
 use crate::quantize::load::{Loaded, Loader};
-use crate::quantize::python::{Python, PythonError};
+use crate::quantize::python::{self, Python, PythonError};
 use crate::quantize::{Heads, Method, Quantised, Quantiser, judge, npy};
 use verdict::{Judged, Written, accuracies, points};
 
@@ -50,6 +51,7 @@ pub struct Args {
     #[arg(long, value_name = "N", default_value_t = 2000, value_parser = clap::value_parser!(u32).range(20..=1_000_000))]
     judge: u32,
     /// Percentage points of head accuracy that the 8-bit backbone may lose; if it loses more, it is not written.
+    /// Compared with the measured difference itself, whatever its standard error.
     #[arg(long, value_name = "POINTS", default_value_t = 1.0, allow_negative_numbers = true, value_parser = finite)]
     max_drop: f64,
     /// A split; images of its test side are neither calibrated nor judged with.
@@ -129,7 +131,8 @@ impl Args {
         };
         let out = source.place(self.out.clone(), &name, output)?;
         quantized.check_place(&out)?;
-        let left_out = self.split.as_deref().map(LeftOut::read).transpose()?;
+        let split = self.split.as_deref().map(LeftOut::read).transpose()?;
+        python::check(&self.python)?;
         let batch_size = usize::from(self.batch_size);
         let float = open(&self.model, &overrides, threads, batch_size, output)?;
 
@@ -138,11 +141,12 @@ impl Args {
         let indexed = index::make(&data, &place.path, false, false, output)?;
         place.publish()?;
         let index = &indexed.index;
-        let orders = orders(index, self.judge as usize, |entry| {
-            left_out
-                .as_ref()
-                .is_some_and(|left_out| left_out.has(entry))
-        });
+        let left_out = split.map(|split| split.ids(index)).transpose()?;
+        let orders = orders(
+            index,
+            self.judge as usize,
+            left_out.as_ref().unwrap_or(&HashSet::new()),
+        );
         self.check_enough(&orders)?;
 
         let folder = tempfile::Builder::new()
@@ -153,6 +157,7 @@ impl Args {
         let venv = self.venv.clone().unwrap_or_else(usual);
         let work = Work {
             args: self,
+            data: &data,
             loader: Loader {
                 images: &data,
                 index,
@@ -165,18 +170,20 @@ impl Args {
             quiet: output.quiet,
         };
         let mut skipped = 0;
-        let (finished, quantised) = work
+        let (finished, quantised, calibrated) = work
             .quantise(&model, quantized, &orders, &mut skipped)
             .with_context(context)?;
         let made = folder.path().join("int8.onnx");
         finished.write(&made)?;
         let int8 = open(&made, &Overrides::default(), threads, batch_size, output)?;
         let (pooled, heads) = work.compare([float, int8], &orders, &mut skipped)?;
-        if let Some(e) = data.take_failure() {
-            return Err(anyhow::Error::from(e).context("the images cannot be read any more"));
-        }
-
         let judged = Judged {
+            both: pooled
+                .positions
+                .iter()
+                .filter(|i| calibrated.contains(i))
+                .count(),
+            left_out: left_out.map(|ids| ids.len()),
             pooled,
             heads,
             quantised,
@@ -258,6 +265,7 @@ fn open(
 /// What the steps work with.
 struct Work<'a> {
     args: &'a Args,
+    data: &'a DataSet,
     loader: Loader<'a>,
     python: Python<'a>,
     folder: &'a Path,
@@ -266,21 +274,21 @@ struct Work<'a> {
 }
 
 impl Work<'_> {
-    /// Calibrates and quantises.
+    /// Calibrates and quantises. Returns also the images that it calibrated with, by position in the index.
     fn quantise(
         &self,
         model: &Model,
         quantized: Quantized,
         orders: &Orders,
         skipped: &mut usize,
-    ) -> anyhow::Result<(Finished, Quantised)> {
+    ) -> anyhow::Result<(Finished, Quantised, HashSet<u32>)> {
         const MODEL: &str = "float.onnx";
         let put = |name: &str, bytes: &[u8]| {
             let path = self.folder.join(name);
             std::fs::write(&path, bytes).map_err(FileError::new("write", &path))
         };
         put(MODEL, &model.bytes()?)?;
-        let batches = self.calibration(model, &orders.calibrate, skipped)?;
+        let (batches, calibrated) = self.calibration(model, &orders.calibrate, skipped)?;
         tracing::info!(
             "quantising with {} images, {}",
             self.args.calibrate,
@@ -296,22 +304,22 @@ impl Work<'_> {
         let quantised = quantiser.run(result, &self.python)?;
         let path = self.folder.join(result);
         let bytes = std::fs::read(&path).map_err(FileError::new("read", &path))?;
-        Ok((quantized.finish(&bytes)?, quantised))
+        Ok((quantized.finish(&bytes)?, quantised, calibrated))
     }
 
-    /// Writes the images to calibrate with as batches. Returns the files' names.
+    /// Writes the images to calibrate with as batches. Returns the files' names and the images' positions.
     fn calibration(
         &self,
         model: &Model,
         order: &[u32],
         skipped: &mut usize,
-    ) -> anyhow::Result<Vec<String>> {
+    ) -> anyhow::Result<(Vec<String>, HashSet<u32>)> {
         // Small, as all activations of a batch are in memory at once.
         let batch = model.spec.batch.unwrap_or(8);
         let wanted = self.args.calibrate as usize;
         let slot = self.loader.preprocessor.len();
         let shape = self.loader.preprocessor.shape(batch);
-        let mut names = Vec::new();
+        let (mut names, mut positions) = (Vec::new(), HashSet::new());
         let mut write = |loaded: &Loaded| -> Result<(), FileError> {
             let name = format!("batch-{:05}.npy", names.len());
             let mut input = loaded.input.clone();
@@ -322,6 +330,7 @@ impl Work<'_> {
             }
             npy::write_f32(&self.folder.join(&name), &shape, &input)?;
             names.push(name);
+            positions.extend(&loaded.positions);
             Ok(())
         };
         let mut skip = |path: &[u8], reason: &str| {
@@ -337,7 +346,7 @@ impl Work<'_> {
                 counted(count, "image")
             );
         }
-        Ok(names)
+        Ok((names, positions))
     }
 
     /// Runs both models over the images to judge by, and fits heads on what they give.
@@ -369,10 +378,14 @@ impl Work<'_> {
         Ok((pooled, heads))
     }
 
-    fn go_on(&self) -> Result<(), PythonError> {
-        match self.stop.load(std::sync::atomic::Ordering::SeqCst) {
-            true => Err(PythonError::Stopped),
-            false => Ok(()),
+    /// Whether loading ended as it should: not stopped, and with a source that can still be read.
+    fn go_on(&self) -> anyhow::Result<()> {
+        if self.stop.load(std::sync::atomic::Ordering::SeqCst) {
+            return Err(PythonError::Stopped.into());
+        }
+        match self.data.take_failure() {
+            Some(e) => Err(anyhow::Error::from(e).context("the images cannot be read any more")),
+            None => Ok(()),
         }
     }
 }

@@ -16,6 +16,10 @@ use crate::quantize::{Heads, Quantised};
 pub(super) struct Judged {
     /// Features of both, and how fast they came.
     pub pooled: Pooled,
+    /// Images among them that also calibrated.
+    pub both: usize,
+    /// Images left out as a split's test side, where a split was named.
+    pub left_out: Option<usize>,
     /// The accuracy of heads on them.
     pub heads: Heads,
     /// What the quantiser said.
@@ -68,10 +72,19 @@ impl Judged {
         }
         let sizes = [float.len_bytes, finished.bytes().len() as u64];
         let share = 100.0 * sizes[1] as f64 / sizes[0] as f64;
+        let both = match self.both {
+            0 => "none of which it was calibrated on".to_owned(),
+            n => format!("{} of which it was calibrated on too", grouped(n as u64)),
+        };
+        let left_out = self.left_out.map_or_else(String::new, |n| {
+            let images = counted(n, "image");
+            format!("left out  {images} of the split's test side\n")
+        });
         let text = format!(
             "backbone  {} ({} bytes, {share:.0} % of {})\nname      {name}, of {}, preset {}\nquantised {}, {}: {} \
              in 8 bits\nspeed     int8 {fast:.1} images/s, float {slow:.1}: {speedup:.2} times as fast ({}, in turns)\n\
-             features  cosine {:.5} on average, {:.5} at least, of {} images\naccuracy  {} ({} folds of {} images)\n\
+             features  cosine {:.5} on average, {:.5} at least, of {} images, {both}\n{left_out}\
+             accuracy  {} ({} folds of {} images)\n\
              accepted  int8 costs {}, --max-drop is {}\n",
             escape_path(written.model),
             grouped(sizes[1]),
@@ -101,6 +114,8 @@ impl Judged {
                 "preset": float.spec.preset,
                 "input_size": float.spec.input_size,
                 "calibrated_on": args.calibrate,
+                "calibrated_and_judged": self.both,
+                "left_out": self.left_out,
                 "method": args.method,
                 "quantizer": self.quantised.quantizer,
                 "quantized_weights": self.quantised.quantized_weights,

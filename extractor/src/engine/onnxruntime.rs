@@ -156,8 +156,10 @@ fn open_optimized(
         File::create(path.with_file_name(WEIGHTS))?; // for models that have none so large
         let mut builder = builder()?
             .with_optimized_model_path(path)
-            .and_then(|builder| builder.with_config_entry(FILE, WEIGHTS))
-            .and_then(|builder| builder.with_config_entry(SIZE, LEAST_BYTES))
+            .map_err(model_error)?
+            .with_config_entry(FILE, WEIGHTS)
+            .map_err(model_error)?
+            .with_config_entry(SIZE, LEAST_BYTES)
             .map_err(model_error)?;
         made = Some(builder.commit_from_memory(&model()?)?);
         Ok(())

@@ -81,7 +81,7 @@ impl Optimized {
         };
         let name = Digest::of(&serde_json::to_vec(&record(Vec::new()))?).short();
         let folders = || self.roots.iter().map(|root| root.join(&name));
-        if let Some(folder) = folders().find(|folder| is_whole(folder, &record)) {
+        if let Some(folder) = folders().find(|folder| is_whole(folder, record)) {
             return Ok(folder.join(MODEL));
         }
         let mut failed = None;
@@ -91,7 +91,7 @@ impl Optimized {
             match staging {
                 Ok(staging) => {
                     write(&staging.path().join(MODEL))?;
-                    publish(staging, &folder, &record)?;
+                    publish(staging, &folder, record)?;
                     self.remove_old(root, engine);
                     return Ok(folder.join(MODEL));
                 }

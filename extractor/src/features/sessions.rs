@@ -346,6 +346,8 @@ fn run_one(backbone: &mut Backbone, threads: usize, feed: &Feed) -> bool {
         shape,
         features,
     };
-    let sent = clock.time_on(Stage::Blocked, threads, || feed.results.send(computed));
-    sent.is_ok() && !failed
+    let sent = clock.time_on(Stage::Blocked, threads, || {
+        feed.results.send(computed).is_ok()
+    });
+    sent && !failed
 }

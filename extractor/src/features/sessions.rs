@@ -144,8 +144,9 @@ impl<'a> Sessions<'a> {
         Ok(())
     }
 
-    /// Doubles the number of sessions as long as that pays and there is work enough to find out. Old sessions are closed before new ones are opened, as both would take memory. Returns
-    /// whether there is nothing more to do.
+    /// Doubles the number of sessions as long as that pays and there is work enough to find out. Old
+    /// sessions are closed before new ones are opened, as both would take memory. Returns whether there
+    /// is nothing more to do.
     fn try_out(&mut self, trial: &Trial, feed: &Feed, expected: usize) -> Result<bool, Cause> {
         let threads = self.threads_each;
         let batches = |sessions: usize| sessions * (MEASURED + 1);

@@ -47,10 +47,11 @@ pub(super) fn with_sessions<T>(
     let sessions = Sessions::fixed(running.sessions.unwrap_or(1), threads, &open);
     let mut sessions = sessions.map_err(|e| anyhow!(e))?;
     say_what_runs(sessions.backbone(), running.wanted.precision);
+    let provider = sessions.info().provider;
     // A GPU works on one batch at a time.
-    let on_cpu = sessions.info().provider != "CUDA";
-    if running.sessions.is_none() && on_cpu {
-        let most = memory::most_sessions(&running.model, running.batch_size);
+    if running.sessions.is_none() && provider != "CUDA" {
+        // What the CPU's provider optimised is kept and mapped.
+        let most = memory::most_sessions(&running.model, running.batch_size, provider == "CPU");
         sessions = sessions.or_more(most, &open);
     }
     work(&mut sessions)

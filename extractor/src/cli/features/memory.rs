@@ -24,21 +24,30 @@ pub(super) fn warn(model: &Model, batch_size: u16, images: usize) {
 const MOST_BYTES: u64 = 1_000_000_000;
 
 /// How many sessions of `model` in batches of `batch_size` fit what an extraction may take, or this
-/// process was given, if that is less; at least one. They share the weights.
-pub(super) fn most_sessions(model: &Model, batch_size: usize) -> usize {
+/// process was given, if that is less; at least one. Those that are `mapped` share the weights.
+pub(super) fn most_sessions(model: &Model, batch_size: usize, mapped: bool) -> usize {
     let most = given::memory_bytes().map_or(MOST_BYTES, |given| given.min(MOST_BYTES));
     sessions_in(
         most,
         model.len_bytes,
         batch_size as u64,
         model.spec.input_size,
+        mapped,
     )
 }
 
-fn sessions_in(most_bytes: u64, model_bytes: u64, batch_size: u64, size: [usize; 2]) -> usize {
+fn sessions_in(
+    most_bytes: u64,
+    model_bytes: u64,
+    batch_size: u64,
+    size: [usize; 2],
+    mapped: bool,
+) -> usize {
     let one = needed_bytes(model_bytes, batch_size, size, 0);
-    let next = (needed_bytes(model_bytes, 2 * batch_size, size, 0) - one).max(1);
-    1 + (most_bytes.saturating_sub(one) / next) as usize
+    let weights = if mapped { 0 } else { model_bytes };
+    // Weights and batch of another one, without what there is once.
+    let next = needed_bytes(model_bytes + weights, 2 * batch_size, size, 0) - one;
+    1 + (most_bytes.saturating_sub(one) / next.max(1)) as usize
 }
 
 /// Memory that an extraction takes, in bytes, about: measured with ResNet50 and MobileNetV2 at
@@ -82,8 +91,18 @@ mod tests {
             let needed = needed_bytes(model, batch, [100, 100], 300) as f64 / f64::from(1 << 20);
             assert!((needed / measured - 1.0).abs() < 0.1, "{needed} {measured}");
         }
-        assert_eq!(sessions_in(1_000_000_000, 94_400_000, 64, [100, 100]), 3);
-        assert_eq!(sessions_in(500_000_000, 94_400_000, 64, [100, 100]), 1);
+        assert_eq!(
+            sessions_in(1_000_000_000, 94_400_000, 64, [100, 100], true),
+            3
+        );
+        assert_eq!(
+            sessions_in(500_000_000, 94_400_000, 64, [100, 100], true),
+            1
+        );
+        assert_eq!(
+            sessions_in(1_000_000_000, 94_400_000, 64, [100, 100], false),
+            1
+        );
         assert_eq!(tight(None, 1), None);
         assert_eq!(tight(Some(2 << 30), 1 << 30), None);
         let warning = tight(Some(600 << 20), 1 << 30).unwrap();

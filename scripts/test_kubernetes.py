@@ -195,6 +195,7 @@ class Image(Case):
                 if (ROOT / name).is_dir():
                     shutil.copytree(ROOT / name, folder / name, ignore=ignore)
                 else:
+                    (folder / name).parent.mkdir(exist_ok=True)
                     shutil.copy(ROOT / name, folder / name)
             self.assertFalse((folder / "extractor" / "fuzz").exists())
             self.assertFalse((folder / "extractor" / "tests" / "data").exists())

@@ -23,6 +23,10 @@ const MEASURED: usize = 3;
 /// More sessions must be at least this much faster, as they take more memory.
 const WORTH_IT: f64 = 1.02;
 
+/// A trial is at most one part of so many of the work: sessions of fewer threads take longer for a batch,
+/// so that in the end one may wait for another.
+const TRIAL_SHARE: usize = 2;
+
 /// Opening sessions must be at most one part of so many of the time that is left, as what they gain is a
 /// small part, too.
 const OPENING_SHARE: f64 = 10.0;
@@ -156,7 +160,7 @@ impl<'a> Sessions<'a> {
         let mut tried = start + batches(1);
         let mut best = None;
         let mut sessions = 2;
-        while sessions <= most && tried + batches(sessions) <= expected {
+        while sessions <= most && TRIAL_SHARE * (tried + batches(sessions)) <= expected {
             let before = self.arrangement();
             let rate_before = match best {
                 Some(rate) => rate,

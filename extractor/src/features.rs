@@ -6,7 +6,7 @@
 //! shards; bounded queues lie between, and buffers go back to where they are filled. Must not know where
 //! the index came from or what the features are for.
 
-mod input;
+pub(crate) mod input;
 mod plan;
 mod rows;
 mod sessions;

@@ -20,6 +20,7 @@ pub mod index;
 mod lock;
 pub mod net;
 mod numbers;
+pub mod onnx_tensor;
 pub mod part;
 pub mod paths;
 pub mod pixels;

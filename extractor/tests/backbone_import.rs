@@ -11,12 +11,12 @@ use common::http::{Server, body};
 use common::{extractor, json, test_data};
 use extractor::backbone::{Model, Overrides};
 use extractor::digest::Digest;
+use extractor::onnx_tensor::{Dim, tensor_info};
 use onnx_protobuf::attribute_proto::AttributeType;
 use onnx_protobuf::tensor_proto::DataType;
-use onnx_protobuf::tensor_shape_proto::{Dimension, dimension};
 use onnx_protobuf::{
     AttributeProto, GraphProto, Message as _, ModelProto, NodeProto, OperatorSetIdProto,
-    TensorProto, TensorShapeProto, TypeProto, ValueInfoProto, type_proto,
+    TensorProto, ValueInfoProto,
 };
 use protobuf::{Enum as _, EnumOrUnknown, MessageField};
 
@@ -76,26 +76,11 @@ fn integer(name: &str, value: i64, kind: DataType) -> TensorProto {
 
 /// A tensor of these axes; 0 for one of any length.
 fn value(name: &str, kind: DataType, dims: &[i64]) -> ValueInfoProto {
-    let dim = |&length: &i64| Dimension {
-        value: (length > 0).then_some(dimension::Value::DimValue(length)),
-        ..Default::default()
+    let dim = |&length: &i64| match length {
+        0 => Dim::Open,
+        length => Dim::Fixed(length as usize),
     };
-    let tensor = type_proto::Tensor {
-        elem_type: kind.value(),
-        shape: MessageField::some(TensorShapeProto {
-            dim: dims.iter().map(dim).collect(),
-            ..Default::default()
-        }),
-        ..Default::default()
-    };
-    ValueInfoProto {
-        name: name.to_owned(),
-        type_: MessageField::some(TypeProto {
-            value: Some(type_proto::Value::TensorType(tensor)),
-            ..Default::default()
-        }),
-        ..Default::default()
-    }
+    tensor_info(name, kind, &dims.iter().map(dim).collect::<Vec<_>>())
 }
 
 const FLOAT: DataType = DataType::FLOAT;

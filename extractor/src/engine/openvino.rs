@@ -6,14 +6,14 @@
 
 use onnx_protobuf::attribute_proto::AttributeType;
 use onnx_protobuf::tensor_proto::DataType;
-use onnx_protobuf::tensor_shape_proto::{Dimension, dimension};
 use onnx_protobuf::{
     AttributeProto, GraphProto, Message as _, ModelProto, NodeProto, OperatorSetIdProto,
-    TensorProto, TensorShapeProto, TypeProto, ValueInfoProto, type_proto,
+    TensorProto,
 };
 use protobuf::{Enum as _, EnumOrUnknown, MessageField};
 
 use super::Precision;
+use crate::onnx_tensor::{Dim, tensor_info};
 
 /// What `auto` says where the CPU provider runs and this would be faster.
 pub(super) const FASTER: &str = "; on a processor like this one OpenVINO in bf16 ran 2.2 times as fast \
@@ -67,6 +67,7 @@ pub(super) fn probe() -> Vec<u8> {
         float_data: vec![1.0; CHANNELS * CHANNELS],
         ..Default::default()
     };
+    let dims = SHAPE.map(Dim::Fixed);
     let graph = GraphProto {
         name: "probe".to_owned(),
         node: vec![NodeProto {
@@ -78,8 +79,8 @@ pub(super) fn probe() -> Vec<u8> {
             ..Default::default()
         }],
         initializer: vec![weights_oihw],
-        input: vec![tensor_info(INPUT)],
-        output: vec![tensor_info(OUTPUT)],
+        input: vec![tensor_info(INPUT, DataType::FLOAT, &dims)],
+        output: vec![tensor_info(OUTPUT, DataType::FLOAT, &dims)],
         ..Default::default()
     };
     let model = ModelProto {
@@ -92,29 +93,6 @@ pub(super) fn probe() -> Vec<u8> {
         ..Default::default()
     };
     model.write_to_bytes().expect("a model of one node")
-}
-
-fn tensor_info(name: &str) -> ValueInfoProto {
-    let dim = |size: &usize| Dimension {
-        value: Some(dimension::Value::DimValue(*size as i64)),
-        ..Default::default()
-    };
-    let tensor = type_proto::Tensor {
-        elem_type: DataType::FLOAT.value(),
-        shape: MessageField::some(TensorShapeProto {
-            dim: SHAPE.iter().map(dim).collect(),
-            ..Default::default()
-        }),
-        ..Default::default()
-    };
-    ValueInfoProto {
-        name: name.to_owned(),
-        type_: MessageField::some(TypeProto {
-            value: Some(type_proto::Value::TensorType(tensor)),
-            ..Default::default()
-        }),
-        ..Default::default()
-    }
 }
 
 /// What is wrong, of the lines of `text` that ONNX Runtime or OpenVINO says; `otherwise` words what is

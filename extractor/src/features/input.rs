@@ -19,7 +19,7 @@ use crate::view::View;
 
 /// Why an image has no input.
 #[derive(Debug, Clone)]
-pub(super) enum Trouble {
+pub(crate) enum Trouble {
     /// It cannot be decoded: that follows from its bytes.
     Broken(String),
     /// Its bytes could not be had; nothing is known about the id.
@@ -152,7 +152,8 @@ impl<'a> Loader<'a> {
     }
 }
 
-fn image_of(
+/// Reads an image of the index, which must be what was indexed, and decodes it.
+pub(crate) fn image_of(
     images: &dyn Images,
     exif: Exif,
     entry: &Entry,

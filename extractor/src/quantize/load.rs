@@ -7,11 +7,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use rayon::prelude::*;
 
-use crate::decode::{self, Exif};
-use crate::digest::Digest;
+use crate::decode::Exif;
+use crate::features::input::{Trouble, image_of};
 use crate::images::Images;
 use crate::index::Index;
 use crate::preprocess::Preprocessor;
+use crate::timings::Clock;
 
 /// Where images come from and what becomes of them.
 pub struct Loader<'a> {
@@ -99,11 +100,11 @@ impl Loader<'_> {
 
     fn image(&self, position: u32) -> Result<Vec<f32>, String> {
         let entry = self.index.entry(position as usize);
-        let bytes = self.images.read(entry.path).map_err(|e| e.reason)?;
-        if Digest::of(&bytes) != entry.id {
-            return Err("changed since it was indexed".to_owned());
-        }
-        let image = decode::decode_oriented(&bytes, self.exif).map_err(|e| e.to_string())?;
+        let image = image_of(self.images, self.exif, &entry, &Clock::default());
+        let image = image.map_err(|trouble| match trouble {
+            Trouble::Broken(reason) => reason,
+            Trouble::Absent(why) => why.reason,
+        })?;
         let mut input = vec![0.0; self.preprocessor.len()];
         self.preprocessor.apply(&image, &mut input);
         Ok(input)
@@ -113,6 +114,7 @@ impl Loader<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::digest::Digest;
     use crate::images::ImageBytes;
     use crate::index::Entry;
     use crate::preprocess::{Layout, Preset};

@@ -2,12 +2,12 @@
 //!
 //! Must not need a binary: the other crate's tests include this file, too.
 
+use extractor::onnx_tensor::{Dim, tensor_info};
 use onnx_protobuf::attribute_proto::AttributeType;
 use onnx_protobuf::tensor_proto::DataType;
-use onnx_protobuf::tensor_shape_proto::{Dimension, dimension};
 use onnx_protobuf::{
     AttributeProto, GraphProto, Message as _, ModelProto, NodeProto, OperatorSetIdProto,
-    TensorProto, TensorShapeProto, TypeProto, ValueInfoProto, type_proto,
+    TensorProto, ValueInfoProto,
 };
 use protobuf::{Enum as _, EnumOrUnknown, MessageField};
 
@@ -48,31 +48,11 @@ pub fn weights(name: &str, dims: &[i64], value: impl Fn(i64) -> f32) -> TensorPr
 
 /// An input or output [batch, dims]; no `batch` leaves it open.
 pub fn tensor(name: &str, batch: Option<i64>, dims: &[i64]) -> ValueInfoProto {
-    use dimension::Value::{DimParam, DimValue};
-    let batch = batch.map_or(DimParam("N".to_owned()), DimValue);
-    let dims = [batch]
-        .into_iter()
-        .chain(dims.iter().copied().map(DimValue));
-    let dims = dims.map(|value| Dimension {
-        value: Some(value),
-        ..Default::default()
-    });
-    let tensor = type_proto::Tensor {
-        elem_type: DataType::FLOAT.value(),
-        shape: MessageField::some(TensorShapeProto {
-            dim: dims.collect(),
-            ..Default::default()
-        }),
-        ..Default::default()
-    };
-    ValueInfoProto {
-        name: name.to_owned(),
-        type_: MessageField::some(TypeProto {
-            value: Some(type_proto::Value::TensorType(tensor)),
-            ..Default::default()
-        }),
-        ..Default::default()
-    }
+    let fixed = |length: i64| Dim::Fixed(length as usize);
+    let batch = batch.map_or(Dim::Free("N"), fixed);
+    let dims = dims.iter().copied().map(fixed);
+    let dims: Vec<Dim> = [batch].into_iter().chain(dims).collect();
+    tensor_info(name, DataType::FLOAT, &dims)
 }
 
 /// The file of a model of one input and one output.

@@ -4,11 +4,8 @@
 
 use onnx_protobuf::attribute_proto::AttributeType;
 use onnx_protobuf::tensor_proto::DataType;
-use onnx_protobuf::tensor_shape_proto::{Dimension, dimension};
-use onnx_protobuf::{
-    AttributeProto, NodeProto, TensorProto, TensorShapeProto, TypeProto, ValueInfoProto, type_proto,
-};
-use protobuf::{Enum as _, EnumOrUnknown, MessageField};
+use onnx_protobuf::{AttributeProto, NodeProto, TensorProto};
+use protobuf::{Enum as _, EnumOrUnknown};
 
 /// Nodes in the order in which they run, and the constants that they use.
 pub(super) struct Nodes<'a> {
@@ -118,38 +115,4 @@ pub(super) fn ints(name: &str, values: &[i64]) -> AttributeProto {
 /// The attribute of a `Cast`.
 pub(super) fn to(data_type: DataType) -> Vec<AttributeProto> {
     vec![int("to", data_type.value().into())]
-}
-
-/// The length of an axis.
-#[derive(Clone, Copy)]
-pub(super) enum Dim {
-    Fixed(usize),
-    Free(&'static str),
-}
-
-/// Name, type and shape of an input or output.
-pub(super) fn tensor_info(name: &str, data_type: DataType, dims: &[Dim]) -> ValueInfoProto {
-    let dimension = |dim: &Dim| Dimension {
-        value: Some(match dim {
-            Dim::Fixed(length) => dimension::Value::DimValue(*length as i64),
-            Dim::Free(name) => dimension::Value::DimParam((*name).to_owned()),
-        }),
-        ..Default::default()
-    };
-    let tensor = type_proto::Tensor {
-        elem_type: data_type.value(),
-        shape: MessageField::some(TensorShapeProto {
-            dim: dims.iter().map(dimension).collect(),
-            ..Default::default()
-        }),
-        ..Default::default()
-    };
-    ValueInfoProto {
-        name: name.to_owned(),
-        type_: MessageField::some(TypeProto {
-            value: Some(type_proto::Value::TensorType(tensor)),
-            ..Default::default()
-        }),
-        ..Default::default()
-    }
 }

@@ -32,12 +32,13 @@ pub mod web;
 use std::collections::BTreeMap;
 
 use extractor::backbone::Spec;
+use extractor::onnx_tensor::{Dim, tensor_info};
 use extractor::preprocess::Layout;
 use extractor::store::Dtype;
 use onnx_protobuf::tensor_proto::DataType;
 use onnx_protobuf::{Message as _, ModelProto, StringStringEntryProto, ValueInfoProto};
 
-use self::graph::{Dim, Nodes, tensor_info};
+use self::graph::Nodes;
 use crate::head::Head;
 
 /// Name of the input.

@@ -6,14 +6,11 @@
 
 use std::collections::HashSet;
 
-use onnx_protobuf::type_proto::Tensor;
-use onnx_protobuf::{
-    GraphProto, ModelProto, NodeProto, SparseTensorProto, TypeProto, ValueInfoProto, tensor_proto,
-    type_proto,
-};
-use protobuf::{Enum as _, MessageField};
+use onnx_protobuf::tensor_proto::DataType;
+use onnx_protobuf::{GraphProto, ModelProto, NodeProto, SparseTensorProto, ValueInfoProto};
 
 use super::ImportError;
+use crate::onnx_tensor::{Dim, tensor_info};
 
 /// What went.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -169,20 +166,7 @@ fn output(graph: &GraphProto, feature: &str) -> ValueInfoProto {
 
 /// A tensor of float32 with four axes of any length.
 pub(super) fn four_axes(name: &str) -> ValueInfoProto {
-    let mut tensor = Tensor {
-        elem_type: tensor_proto::DataType::FLOAT.value(),
-        ..Default::default()
-    };
-    let shape = tensor.shape.mut_or_insert_default();
-    shape.dim.resize_with(4, Default::default);
-    ValueInfoProto {
-        name: name.to_owned(),
-        type_: MessageField::some(TypeProto {
-            value: Some(type_proto::Value::TensorType(tensor)),
-            ..Default::default()
-        }),
-        ..Default::default()
-    }
+    tensor_info(name, DataType::FLOAT, &[Dim::Open; 4])
 }
 
 /// Drops the functions that no node that is left calls.

@@ -5,15 +5,15 @@
 
 use onnx_protobuf::attribute_proto::AttributeType;
 use onnx_protobuf::tensor_proto::DataType;
-use onnx_protobuf::tensor_shape_proto::{Dimension, dimension};
 use onnx_protobuf::{
     AttributeProto, GraphProto, Message as _, ModelProto, NodeProto, OperatorSetIdProto,
-    StringStringEntryProto, TensorProto, TensorShapeProto, TypeProto, ValueInfoProto, type_proto,
+    StringStringEntryProto, TensorProto, ValueInfoProto,
 };
 use protobuf::{Enum as _, EnumOrUnknown, MessageField};
 
 use super::LayerWeights;
 use super::architecture::{Architecture, ConvBn};
+use crate::onnx_tensor::{Dim, tensor_info};
 
 /// ONNX operator set 17 and its file version 8: read by ONNX Runtime 1.12 and later.
 const OPSET: i64 = 17;
@@ -85,8 +85,8 @@ pub fn encode(
         node: graph.nodes,
         initializer: graph.initializers,
         doc_string: label.note.to_owned(),
-        input: vec![tensor_info(INPUT, [height, width, 3])],
-        output: vec![tensor_info(OUTPUT, [rows, columns, channels])],
+        input: vec![images_of(INPUT, [height, width, 3])],
+        output: vec![images_of(OUTPUT, [rows, columns, channels])],
         ..Default::default()
     };
     let entry = |&(key, ref value): &(&str, String)| StringStringEntryProto {
@@ -242,29 +242,7 @@ fn float(name: &str, value: f32) -> AttributeProto {
 }
 
 /// A float32 tensor [N, dims...] with a free number of images.
-fn tensor_info(name: &str, dims: [usize; 3]) -> ValueInfoProto {
-    let dimension = |value| Dimension {
-        value: Some(value),
-        ..Default::default()
-    };
-    let fixed = dims.map(|dim| dimension(dimension::Value::DimValue(dim as i64)));
-    let mut dim = vec![dimension(dimension::Value::DimParam("N".to_owned()))];
-    dim.extend(fixed);
-    let tensor = type_proto::Tensor {
-        elem_type: DataType::FLOAT.value(),
-        shape: MessageField::some(TensorShapeProto {
-            dim,
-            ..Default::default()
-        }),
-        ..Default::default()
-    };
-    let type_ = TypeProto {
-        value: Some(type_proto::Value::TensorType(tensor)),
-        ..Default::default()
-    };
-    ValueInfoProto {
-        name: name.to_owned(),
-        type_: MessageField::some(type_),
-        ..Default::default()
-    }
+fn images_of(name: &str, dims: [usize; 3]) -> ValueInfoProto {
+    let [a, b, c] = dims.map(Dim::Fixed);
+    tensor_info(name, DataType::FLOAT, &[Dim::Free("N"), a, b, c])
 }

@@ -101,6 +101,8 @@ impl<'a> Sessions<'a> {
     /// The same, or at most `most` sessions that share its threads, if the first batches show that these
     /// are faster.
     pub fn or_more(mut self, most: usize, open: Open<'a>) -> Sessions<'a> {
+        // A session has a thread at least; what is queued grows with the sessions.
+        let most = most.min(self.threads_each);
         self.trial = Some(Trial { most, open });
         self
     }
@@ -154,13 +156,12 @@ impl<'a> Sessions<'a> {
     fn try_out(&mut self, trial: &Trial, feed: &Feed, expected: usize) -> Result<bool, Cause> {
         let threads = self.threads_each;
         let batches = |sessions: usize| sessions * (MEASURED + 1);
-        let most = trial.most.min(threads);
         // At first the loader fills the queues, too, which slows the sessions down.
         let start = trial.most + 1;
         let mut tried = start + batches(1);
         let mut best = None;
         let mut sessions = 2;
-        while sessions <= most && TRIAL_SHARE * (tried + batches(sessions)) <= expected {
+        while sessions <= trial.most && TRIAL_SHARE * (tried + batches(sessions)) <= expected {
             let before = self.arrangement();
             let rate_before = match best {
                 Some(rate) => rate,

@@ -187,3 +187,13 @@ fn a_writer_that_fails_ends_a_trial() {
     let (result, ..) = bench.run_strictly(&mut sessions, &folder);
     assert!(matches!(result, Err(FeaturesError::Strict { .. })));
 }
+
+/// Batches wait in queues that are as long as there may be sessions.
+#[test]
+fn threads_bound_the_sessions_whatever_memory_would_do() {
+    let open = |_: usize| Ok(fake_backbone(Fake::new(0.0, None)));
+    for (most, expected) in [(100, 2), (2, 2), (1, 1)] {
+        let sessions = Sessions::fixed(1, 2, &open).unwrap().or_more(most, &open);
+        assert_eq!(sessions.most(), expected);
+    }
+}

@@ -7,6 +7,7 @@ mod onnxruntime;
 mod openvino;
 mod optimized;
 mod precision;
+mod words;
 
 use std::path::PathBuf;
 

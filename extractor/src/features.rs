@@ -7,6 +7,8 @@
 //! the index came from or what the features are for.
 
 pub(crate) mod input;
+mod kept;
+mod pace;
 mod plan;
 mod rows;
 mod sessions;
@@ -23,9 +25,11 @@ use crate::index::Index;
 use crate::store::{Dtype, StoreError, StoreKey};
 use crate::timings::Clock;
 use input::{InputBatch, Loader};
+pub use kept::Arranging;
+pub use pace::{Arrangement, Pace};
 pub use plan::{Plan, Work, plan, plan_of};
 use sessions::Feed;
-pub use sessions::{Arrangement, Sessions};
+pub use sessions::Sessions;
 
 /// Counts of one run, in images (ids, not files).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]

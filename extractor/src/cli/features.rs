@@ -211,6 +211,7 @@ impl Args {
                 wanted,
                 batch_size: self.batch_size.into(),
                 sessions: self.sessions.map(usize::from),
+                batches: plan.missing.rows().div_ceil(self.batch_size.into()),
                 data_dir: &output.data_dir,
             };
             let ((extracted, info, arrangement, secs), writing) =

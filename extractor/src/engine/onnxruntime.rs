@@ -11,12 +11,14 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 
 use ort::environment::Environment;
 use ort::ep::{self, ArbitrarilyConfigurableExecutionProvider as _, ExecutionProvider};
-use ort::session::Session;
+use ort::memory::{AllocationDevice, Allocator, AllocatorType, MemoryInfo, MemoryType};
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
-use ort::value::TensorRef;
+use ort::session::{IoBinding, Session};
+use ort::value::{Tensor, TensorRef};
 
 use super::optimized::WEIGHTS;
 use super::precision::has_bf16;
+use super::words::{concise, version_in};
 use super::{
     Cause, Engine, EngineError, EngineInfo, EngineOptions, Optimized, Precision, Provider, Unfit,
     openvino,
@@ -37,6 +39,60 @@ fn run_error(source: ort::Error) -> EngineError {
 pub struct OnnxRuntime {
     session: Session,
     info: EngineInfo,
+    /// Where batches are bound, until that turns out not to work; nowhere where a device uses them as they
+    /// lie.
+    bind_in: Option<AllocationDevice<'static>>,
+    bound: Option<Bound>,
+}
+
+/// A batch's input and output in memory that the device reads and writes by itself: page-locked ("pinned")
+/// for a GPU, whose driver would else copy every batch in pieces to such memory of its own, and back. Both
+/// are reused from batch to batch.
+struct Bound {
+    binding: IoBinding,
+    input: Tensor<f32>,
+    names: [String; 2], // of input and output
+    shape: [usize; 4],
+}
+
+impl Bound {
+    fn new(
+        session: &Session,
+        device: &AllocationDevice<'static>,
+        [input, output]: [&str; 2],
+        shape: [usize; 4],
+    ) -> ort::Result<Bound> {
+        let memory = |kind| MemoryInfo::new(device.clone(), 0, AllocatorType::Device, kind);
+        let allocator = Allocator::new(session, memory(MemoryType::CPUInput)?)?;
+        let mut binding = session.create_binding()?;
+        binding.bind_output_to_device(output, &memory(MemoryType::CPUOutput)?)?;
+        Ok(Bound {
+            binding,
+            input: Tensor::new(&allocator, shape)?,
+            names: [input.to_owned(), output.to_owned()],
+            shape,
+        })
+    }
+
+    fn run(
+        &mut self,
+        session: &mut Session,
+        data: &[f32],
+        out: &mut Vec<f32>,
+    ) -> ort::Result<Vec<usize>> {
+        let [input, output] = &self.names;
+        let (_, place) = self.input.try_extract_tensor_mut::<f32>()?;
+        place.copy_from_slice(data);
+        // Binding is what copies it to the device; that is over before the place is filled again.
+        self.binding.bind_input(input, &self.input)?;
+        self.binding.synchronize_inputs()?;
+        let outputs = session.run_binding(&self.binding)?;
+        self.binding.synchronize_outputs()?;
+        let (shape, values) = outputs[output.as_str()].try_extract_tensor::<f32>()?;
+        out.clear();
+        out.extend_from_slice(values);
+        Ok(shape.iter().map(|&d| d as usize).collect())
+    }
 }
 
 /// The process's one ONNX Runtime environment.
@@ -107,37 +163,6 @@ pub fn version(library: &Path) -> Result<String, EngineError> {
             format!("onnxruntime, commit {}", commit.unwrap_or("unknown"))
         }
     })
-}
-
-/// The part of ONNX Runtime's multi-line explanations that says what is missing.
-fn concise(reason: &str) -> String {
-    const MISSING: &str = ": cannot open shared object file";
-    if let Some(end) = reason.find(MISSING) {
-        let from = reason[..end].rfind(|c: char| c.is_whitespace() || "'\"(".contains(c));
-        return reason[from.map_or(0, |i| i + 1)..end + MISSING.len()].to_owned();
-    }
-    // `CUDA failure 100: no CUDA-capable device is detected ; GPU=...`, somewhere in a template's name.
-    if let Some(start) = reason.find("CUDA failure ") {
-        let text = reason[start..]
-            .split([';', '\n'])
-            .next()
-            .unwrap_or_default();
-        return text.trim().to_owned();
-    }
-    let line = reason.lines().next().unwrap_or_default();
-    line.chars().take(300).collect()
-}
-
-/// The version in a library's file name: `1.32.0` in `libonnxruntime.so.1.32.0` or
-/// `libonnxruntime.1.32.0.dylib`. (ONNX Runtime itself tells only through an unsafe call.)
-fn version_in(name: &str) -> Option<&str> {
-    let from = name.find(|c: char| c.is_ascii_digit())?;
-    let version = &name[from..];
-    let to = version
-        .find(|c: char| !c.is_ascii_digit() && c != '.')
-        .unwrap_or(version.len());
-    let version = version[..to].trim_end_matches('.');
-    (version.split('.').count() >= 2).then_some(version)
 }
 
 /// Opens a model as it was optimised before; else optimises it and keeps that.
@@ -321,7 +346,43 @@ impl OnnxRuntime {
             provider,
             note,
         };
-        Ok(OnnxRuntime { session, info })
+        Ok(OnnxRuntime {
+            session,
+            bind_in: (provider == "CUDA").then_some(AllocationDevice::CUDA_PINNED),
+            bound: None,
+            info,
+        })
+    }
+
+    /// Binds batches of `shape`, if that can be had and gives the same bits as the run before, which made
+    /// `expected` of `data`; else no batch is bound any more.
+    fn bind(&mut self, names: [&str; 2], shape: [usize; 4], data: &[f32], expected: &[f32]) {
+        let Some(device) = &self.bind_in else {
+            return;
+        };
+        let mut found = Vec::new();
+        let bound = Bound::new(&self.session, device, names, shape).and_then(|mut bound| {
+            bound.run(&mut self.session, data, &mut found)?;
+            Ok(bound)
+        });
+        let same = |found: &[f32]| {
+            let bits = |values: &[f32]| values.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
+            bits(found) == bits(expected)
+        };
+        match bound {
+            Ok(bound) if same(&found) => self.bound = Some(bound),
+            Ok(_) => {
+                tracing::warn!(
+                    "batches in page-locked memory come out otherwise: they are copied by the driver, which \
+                     is slower"
+                );
+                self.bind_in = None;
+            }
+            Err(e) => {
+                tracing::debug!("no page-locked memory: {e}");
+                self.bind_in = None;
+            }
+        }
     }
 }
 
@@ -373,17 +434,27 @@ impl Engine for OnnxRuntime {
         output: &str,
         out: &mut Vec<f32>,
     ) -> Result<Vec<usize>, EngineError> {
+        if let Some(bound) = &mut self.bound
+            && (bound.shape, bound.names.each_ref().map(|s| &**s)) == (shape, [input, output])
+        {
+            return bound.run(&mut self.session, data, out).map_err(run_error);
+        }
         let tensor = TensorRef::from_array_view((shape, data)).map_err(run_error)?;
         let outputs = self
             .session
             .run(ort::inputs![input => tensor])
             .map_err(run_error)?;
-        let (shape, values) = outputs[output]
+        let (map, values) = outputs[output]
             .try_extract_tensor::<f32>()
             .map_err(run_error)?;
         out.clear();
         out.extend_from_slice(values);
-        Ok(shape.iter().map(|&d| d as usize).collect())
+        let map = map.iter().map(|&d| d as usize).collect();
+        drop(outputs);
+        if self.bound.is_none() {
+            self.bind([input, output], shape, data, out);
+        }
+        Ok(map)
     }
 }
 

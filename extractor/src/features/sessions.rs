@@ -4,7 +4,7 @@
 //! Several sessions of one thread each need not wait for each other after every operator; one session
 //! of all threads takes less memory. Which is faster differs by machine and by model, so a long
 //! extraction tries it on its first batches, whose rows count like all others: no row depends on the
-//! session that computed it. Must not know about images or stores.
+//! session that computed it. What it finds out is there for those who keep it. Must not know about images or stores.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -13,19 +13,13 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::input::InputBatch;
+use super::pace::{Arrangement, Pace, WORTH_IT};
 use crate::backbone::{Backbone, BackboneError, MapShape};
 use crate::engine::{Cause, EngineInfo};
 use crate::timings::{Clock, Stage};
 
 /// Batches of each session that are measured, after one that is not.
 const MEASURED: usize = 3;
-
-/// More sessions must be at least this much faster, as they take more memory.
-const WORTH_IT: f64 = 1.02;
-
-/// A trial is at most one part of so many of the work: sessions of fewer threads take longer for a batch,
-/// so that in the end one may wait for another.
-const TRIAL_SHARE: usize = 2;
 
 /// Opening sessions must be at most one part of so many of the time that is left, as what they gain is a
 /// small part, too.
@@ -34,26 +28,6 @@ const OPENING_SHARE: f64 = 10.0;
 /// Opens a session with this many threads.
 pub type Open<'a> = &'a (dyn Fn(usize) -> Result<Backbone, Cause> + Sync);
 
-/// How the threads are shared out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
-pub struct Arrangement {
-    /// Sessions that run at the same time.
-    pub sessions: usize,
-    /// Threads of each.
-    pub threads_each: usize,
-}
-
-impl std::fmt::Display for Arrangement {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let plural = |n: usize, word: &str| match n {
-            1 => format!("1 {word}"),
-            n => format!("{n} {word}s"),
-        };
-        let sessions = plural(self.sessions, "session");
-        write!(f, "{sessions} of {}", plural(self.threads_each, "thread"))
-    }
-}
-
 /// The sessions of one backbone.
 pub struct Sessions<'a> {
     backbones: Vec<Backbone>, // at least one, until rearranging them fails
@@ -61,6 +35,7 @@ pub struct Sessions<'a> {
     threads_each: usize,
     opening: Duration, // what opening took
     trial: Option<Trial<'a>>,
+    pace: Option<Pace>,
 }
 
 /// Whether more sessions are faster is to be found out.
@@ -78,6 +53,7 @@ impl<'a> Sessions<'a> {
             threads_each: threads.max(1),
             opening: Duration::ZERO,
             trial: None,
+            pace: None,
         }
     }
 
@@ -95,6 +71,7 @@ impl<'a> Sessions<'a> {
             backbones,
             threads_each,
             trial: None,
+            pace: None,
         })
     }
 
@@ -128,6 +105,11 @@ impl<'a> Sessions<'a> {
         }
     }
 
+    /// What a trial measured, if there was one and it came to its end.
+    pub fn pace(&self) -> Option<&Pace> {
+        self.pace.as_ref()
+    }
+
     /// Sessions at most, as a trial may end.
     pub(super) fn most(&self) -> usize {
         let trial = self.trial.as_ref().map_or(1, |trial| trial.most);
@@ -150,56 +132,69 @@ impl<'a> Sessions<'a> {
         Ok(())
     }
 
-    /// Doubles the number of sessions as long as that pays and there is work enough to find out. Old
-    /// sessions are closed before new ones are opened, as both would take memory. Returns whether there
-    /// is nothing more to do.
+    /// Doubles the number of sessions as long as that pays and there is work enough to find out, and goes on
+    /// with what is best for the rest. Old sessions are closed before new ones are opened, as both would
+    /// take memory. Returns whether there is nothing more to do.
     fn try_out(&mut self, trial: &Trial, feed: &Feed, expected: usize) -> Result<bool, Cause> {
         let threads = self.threads_each;
         let batches = |sessions: usize| sessions * (MEASURED + 1);
         // At first the loader fills the queues, too, which slows the sessions down.
         let start = trial.most + 1;
         let mut tried = start + batches(1);
-        let mut best = None;
+        let fits = |tried: usize, sessions: usize| tried + batches(sessions) <= expected;
+        if trial.most < 2 || !fits(tried, 2) {
+            return Ok(false);
+        }
+        let started = phase(&mut self.backbones, threads, feed, Some(start));
+        let Some(mut best) = started.and_then(|_| self.measure(feed, batches(1))) else {
+            return Ok(true);
+        };
+        let batch_size = self.backbone().batch_size;
+        let images_left = (expected - tried) * batch_size;
+        if images_left as f64 / best < OPENING_SHARE * self.opening.as_secs_f64() {
+            return Ok(false);
+        }
+        let mut pace = Pace::new(batch_size, self.arrangement(), best);
         let mut sessions = 2;
-        while sessions <= trial.most && TRIAL_SHARE * (tried + batches(sessions)) <= expected {
+        while sessions <= trial.most && fits(tried, sessions) {
             let before = self.arrangement();
-            let rate_before = match best {
-                Some(rate) => rate,
-                None => {
-                    let started = phase(&mut self.backbones, threads, feed, Some(start));
-                    match started.and_then(|_| self.measure(feed, batches(1))) {
-                        Some(rate) => rate,
-                        None => return Ok(true),
-                    }
-                }
-            };
-            let images_left = (expected - tried) * self.backbone().batch_size;
-            if images_left as f64 / rate_before < OPENING_SHARE * self.opening.as_secs_f64() {
-                return Ok(false);
-            }
             let now = Arrangement {
                 sessions,
                 threads_each: threads / sessions,
             };
-            let rate = match self.rearrange(now, trial.open) {
-                Ok(()) => match self.measure(feed, batches(sessions)) {
-                    Some(rate) => rate,
-                    None => return Ok(true),
-                },
-                Err(e) => {
-                    tracing::debug!("no {now}: {}", chain(&*e));
-                    0.0
-                }
-            };
-            if rate < rate_before * WORTH_IT {
+            if let Err(e) = self.rearrange(now, trial.open) {
+                tracing::debug!("no {now}: {}", chain(&*e));
                 self.rearrange(before, trial.open)?;
                 return Ok(false);
             }
-            best = Some(rate);
+            let Some(rate) = self.measure(feed, batches(sessions)) else {
+                return Ok(true);
+            };
             tried += batches(sessions);
+            pace.add(now, rate);
+            let better = rate >= best * WORTH_IT;
+            if !better || 2 * sessions > trial.most {
+                self.pace = Some(pace.clone());
+            }
+            if !better {
+                break;
+            }
+            best = rate;
             sessions *= 2;
         }
+        self.go_on_with_the_best(&pace, expected - tried, trial.open)?;
         Ok(false)
+    }
+
+    /// Rearranges the sessions for this many batches, if that gains more time than it takes.
+    fn go_on_with_the_best(&mut self, pace: &Pace, left: usize, open: Open) -> Result<(), Cause> {
+        let now = pace.secs(self.arrangement(), left);
+        if let (Some(now), Some((best, secs))) = (now, pace.best(left))
+            && now > secs + self.opening.as_secs_f64()
+        {
+            self.rearrange(best, open)?;
+        }
+        Ok(())
     }
 
     /// Images a second over the next batches; none if there is nothing more to do.

@@ -1,17 +1,18 @@
-//! The sessions of an extraction: as many as are asked for, else as many as its first batches show to
-//! be best.
+//! The sessions of an extraction: as many as are asked for, else as many as earlier extractions or its own
+//! first batches show to be best.
 //!
 //! Must not know of images or stores.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::anyhow;
 
 use super::memory;
 use crate::backbone::{Backbone, Model};
 use crate::cli::engine::{Wanted, open_session, say_what_runs};
-use crate::engine::Cause;
-use crate::features::Sessions;
+use crate::digest::Digest;
+use crate::engine::{Cause, EngineInfo};
+use crate::features::{Arranging, Sessions, processor};
 
 /// How the backbone is to be run.
 pub(super) struct Running<'a> {
@@ -20,6 +21,8 @@ pub(super) struct Running<'a> {
     pub batch_size: usize,
     /// Sessions; to be found out if `None`.
     pub sessions: Option<usize>,
+    /// How many batches there are to do.
+    pub batches: usize,
     pub data_dir: &'a Path,
 }
 
@@ -32,6 +35,29 @@ impl Running<'_> {
         let model = self.model.clone();
         Ok(open_session(model, wanted, self.batch_size, self.data_dir)?)
     }
+
+    /// How many sessions there may be at most.
+    fn most(&self, info: &EngineInfo) -> usize {
+        match info.provider {
+            "CUDA" => 1, // a GPU works on one batch at a time
+            // What the CPU's provider optimised is kept and mapped.
+            provider => memory::most_sessions(&self.model, self.batch_size, provider == "CPU"),
+        }
+    }
+
+    /// Where it is kept how fast the sessions are: a name for all that this depends on and that is known
+    /// before one is open.
+    fn place(&self) -> PathBuf {
+        let Wanted {
+            provider,
+            precision,
+            threads,
+        } = self.wanted;
+        let (model, batch_size, processor) = (self.model.spec.digest, self.batch_size, processor());
+        let all = format!("{model} {provider:?} {precision} {threads} {batch_size} {processor}");
+        let name = Digest::of(all.as_bytes()).short();
+        self.data_dir.join("sessions").join(format!("{name}.json"))
+    }
 }
 
 /// Opens the sessions and hands them to `work`.
@@ -42,17 +68,23 @@ pub(super) fn with_sessions<T>(
     running: &Running,
     work: impl FnOnce(&mut Sessions) -> anyhow::Result<T>,
 ) -> anyhow::Result<T> {
-    let open = |threads: usize| running.open(threads);
     let threads = running.wanted.threads;
-    let sessions = Sessions::fixed(running.sessions.unwrap_or(1), threads, &open);
+    let arranging = Arranging {
+        place: running.place(),
+        threads,
+        batches: running.batches,
+        most: &|info| running.most(info),
+        open: &|threads| running.open(threads),
+    };
+    let sessions = match running.sessions {
+        Some(sessions) => Sessions::fixed(sessions, threads, arranging.open),
+        None => arranging.sessions(),
+    };
     let mut sessions = sessions.map_err(|e| anyhow!(e))?;
     say_what_runs(sessions.backbone(), running.wanted.precision);
-    let provider = sessions.info().provider;
-    // A GPU works on one batch at a time.
-    if running.sessions.is_none() && provider != "CUDA" {
-        // What the CPU's provider optimised is kept and mapped.
-        let most = memory::most_sessions(&running.model, running.batch_size, provider == "CPU");
-        sessions = sessions.or_more(most, &open);
+    let done = work(&mut sessions)?;
+    if let Err(e) = arranging.keep(&sessions) {
+        tracing::debug!("what was measured of the sessions is not kept: {e}");
     }
-    work(&mut sessions)
+    Ok(done)
 }

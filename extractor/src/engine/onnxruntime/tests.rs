@@ -94,29 +94,71 @@ fn no_wrong_option_of_openvino_passes_silently() {
     }
 }
 
+/// The CPU provider with the probe, whose batches are bound in memory of `bind_in`.
+fn on_the_cpu(bind_in: Option<AllocationDevice<'static>>) -> OnnxRuntime {
+    let data_dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../data");
+    let library = locate(&data_dir, Flavour::Cpu);
+    let options = EngineOptions {
+        library: library
+            .expect("ONNX Runtime is not there: run `make runtime` first")
+            .path,
+        provider: Provider::Cpu,
+        precision: Precision::Fp32,
+        threads: 1,
+        optimized: None,
+    };
+    let runtime = OnnxRuntime::open(&openvino::probe(), &options).unwrap();
+    OnnxRuntime { bind_in, ..runtime }
+}
+
+fn batch(images: usize, seed: f32) -> ([usize; 4], Vec<f32>) {
+    let [_, c, h, w] = openvino::SHAPE;
+    let data = (0..images * c * h * w).map(|i| (i as f32 * seed).sin());
+    ([images, c, h, w], data.collect())
+}
+
+/// What holds for a GPU's page-locked memory is tried with memory of the processor.
 #[test]
-fn a_missing_library_is_named_without_the_stack() {
-    let long = "/onnxruntime/core/session.cc:2200 onnxruntime::ProviderLibrary::Get() [ONNXRuntimeError] \
-                : 1 : FAIL : Failed to load library libonnxruntime_providers_cuda.so with error: \
-                libcublasLt.so.13: cannot open shared object file: No such file or directory\n)";
-    assert_eq!(
-        concise(long),
-        "libcublasLt.so.13: cannot open shared object file"
+fn bound_batches_come_out_as_others_do() {
+    let mut plain = on_the_cpu(None);
+    let mut bound = on_the_cpu(Some(AllocationDevice::CPU));
+    let [mut expected, mut found] = [Vec::new(), vec![1.0; 7]];
+    let names = [openvino::INPUT, openvino::OUTPUT];
+    let run =
+        |runtime: &mut OnnxRuntime, (shape, data): ([usize; 4], &[f32]), out: &mut Vec<f32>| {
+            runtime.run(names[0], shape, data, names[1], out)
+        };
+    for n in 0..4 {
+        let (shape, data) = batch(1, 0.1 + n as f32);
+        let maps = run(&mut plain, (shape, &data), &mut expected).unwrap();
+        let bound_maps = run(&mut bound, (shape, &data), &mut found).unwrap();
+        assert_eq!((bound_maps, &found), (maps, &expected));
+        assert!(bound.bound.is_some());
+    }
+    let (shape, data) = batch(2, 0.1);
+    let refused = run(&mut bound, (shape, &data), &mut found);
+    assert!(
+        matches!(refused, Err(EngineError::Run(_))),
+        "the probe takes one image"
     );
-    assert_eq!(concise("no device\nat f\nat g"), "no device");
-    let device = "/onnxruntime/cuda_call.cc:129 std::conditional_t<THRW, void, Status> onnxruntime::CudaCall(ERRTYPE, \
-                  const char*) [with ERRTYPE = cudaError; bool THRW = true] CUDA failure 100: no CUDA-capable \
-                  device is detected ; GPU=-1 ; hostname=n1 ; expr=cudaSetDevice(info_.device_id);\n";
-    assert_eq!(
-        concise(device),
-        "CUDA failure 100: no CUDA-capable device is detected"
-    );
+    assert!(plain.bound.is_none());
+    assert_ne!(found, vec![0.0; found.len()]);
 }
 
 #[test]
-fn versions_are_read_off_library_names() {
-    assert_eq!(version_in("libonnxruntime.so.1.32.0"), Some("1.32.0"));
-    assert_eq!(version_in("libonnxruntime.1.23.2.dylib"), Some("1.23.2"));
-    assert_eq!(version_in("libonnxruntime.so"), None);
-    assert_eq!(version_in("libonnxruntime.so.1"), None);
+fn batches_are_not_bound_where_that_fails_or_changes_a_bit() {
+    let mut none = on_the_cpu(Some(AllocationDevice::CUDA_PINNED));
+    let (shape, data) = batch(1, 0.3);
+    let mut out = Vec::new();
+    none.run(openvino::INPUT, shape, &data, openvino::OUTPUT, &mut out)
+        .unwrap();
+    assert!(
+        none.bound.is_none() && none.bind_in.is_none(),
+        "there is no GPU"
+    );
+
+    let mut other = on_the_cpu(Some(AllocationDevice::CPU));
+    out[0] = f32::from_bits(out[0].to_bits() ^ 1);
+    other.bind([openvino::INPUT, openvino::OUTPUT], shape, &data, &out);
+    assert!(other.bound.is_none() && other.bind_in.is_none());
 }

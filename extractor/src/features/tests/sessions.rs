@@ -197,3 +197,79 @@ fn threads_bound_the_sessions_whatever_memory_would_do() {
         assert_eq!(sessions.most(), expected);
     }
 }
+
+/// The next extraction starts with what the trial of one before showed to be best, for as much work as it
+/// has, on the same engine.
+#[test]
+fn what_a_trial_found_out_is_kept_for_the_next_extraction() {
+    let bench = Bench::new(&(0..240).collect::<Vec<u8>>()); // 60 batches
+    let place = bench.stores.path().join("sessions/some.json");
+    let opened = AtomicUsize::new(0);
+    let most = |info: &EngineInfo| {
+        assert!(info.engine.ends_with("fake"));
+        2
+    };
+    let arranging = |batches: usize, open| Arranging {
+        place: place.clone(),
+        threads: 2,
+        batches,
+        most: &most,
+        open,
+    };
+    let name = std::sync::Mutex::new("a fake");
+    let open = |threads: usize| {
+        opened.fetch_add(1, Ordering::Relaxed);
+        let mut fake = Fake::new(0.0, None);
+        fake.info.engine = name.lock().unwrap().to_string();
+        fake.takes = Duration::from_millis([0, 20, 20][threads]); // two at a time for one
+        Ok(fake_backbone(fake))
+    };
+    let opened_for = |batches: usize| {
+        let before = opened.load(Ordering::Relaxed);
+        let sessions = arranging(batches, &open).sessions().unwrap();
+        let opened = opened.load(Ordering::Relaxed) - before;
+        (sessions.arrangement().sessions, sessions.most(), opened)
+    };
+    assert_eq!(opened_for(60), (1, 2, 1), "nothing is known: a trial");
+
+    let folder = Folder::new(bench.images.path());
+    let arranged = arranging(60, &open);
+    let mut sessions = arranged.sessions().unwrap();
+    let (result, ..) = bench.run_in(&mut sessions, &folder, "identity", Dtype::F32);
+    assert_eq!(result.unwrap().rows, 240);
+    arranged.keep(&sessions).unwrap();
+
+    assert_eq!(opened_for(60), (2, 2, 2), "no trial any more");
+    assert_eq!(opened_for(1), (1, 1, 1), "one batch is for one session");
+    *name.lock().unwrap() = "another fake";
+    assert_eq!(opened_for(60), (1, 2, 3), "another engine: a trial");
+    *name.lock().unwrap() = "a fake";
+    let month = Duration::from_secs(31 * 24 * 60 * 60);
+    let file = std::fs::File::options().append(true).open(&place).unwrap();
+    file.set_modified(std::time::SystemTime::now() - month)
+        .unwrap();
+    assert_eq!(opened_for(60), (1, 2, 1), "measured too long ago");
+    file.set_modified(std::time::SystemTime::now()).unwrap();
+    assert_eq!(opened_for(60), (2, 2, 2));
+    std::fs::write(&place, "{").unwrap();
+    assert_eq!(opened_for(60), (1, 2, 1), "what cannot be read");
+}
+
+/// In the end a session may wait for another: the last batch is not for two of them.
+#[test]
+fn after_a_trial_the_rest_is_done_as_is_best_for_it() {
+    for (images, expected) in [(16 * 4, 1), (40 * 4, 2)] {
+        let bench = Bench::new(&(0..images).collect::<Vec<u8>>());
+        let open = |threads: usize| {
+            let mut fake = Fake::new(0.0, None);
+            fake.takes = Duration::from_millis([0, 60, 40][threads]);
+            Ok(fake_backbone(fake))
+        };
+        let mut sessions = Sessions::fixed(1, 2, &open).unwrap().or_more(2, &open);
+        let folder = Folder::new(bench.images.path());
+        let (result, ..) = bench.run_in(&mut sessions, &folder, "identity", Dtype::F32);
+        assert_eq!(result.unwrap().rows, images as usize);
+        assert!(sessions.pace().is_some());
+        assert_eq!(sessions.arrangement().sessions, expected);
+    }
+}

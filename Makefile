@@ -195,7 +195,7 @@ WHAT ?= features
 bench_needs := $(if $(filter features engine,$(WHAT)),check build $(filter $(untrained),$(stand_in_files)))
 
 .PHONY: bench
-bench: $(bench_needs) ## benchmarks: the features beside the raw engine, Keras, PyTorch and OpenVINO; WHAT=engine what may lift the raw engine, WHAT=head the solvers beside other libraries, WHAT=baseline the CNN, WHAT=store writing, pooling and cached runs, WHAT=decode decoding alone, WHAT=audit an audit, WHAT=serve a server under load, WHAT=scale a million images
+bench: $(bench_needs) ## benchmarks: the features beside the raw engine, Keras, PyTorch and OpenVINO (BENCH_ARGS="--device cuda": on a GPU beside PyTorch); WHAT=engine what may lift the raw engine, WHAT=head the solvers beside other libraries, WHAT=baseline the CNN, WHAT=store writing, pooling and cached runs, WHAT=decode decoding alone, WHAT=audit an audit, WHAT=serve a server under load, WHAT=scale a million images
 ifeq ($(WHAT),features)
 	@$(fetch_runtime)
 	$(PYTHON) scripts/bench_features.py --backbone "$(model)" $(if $(strip $(DATA)),--data "$(DATA)") $(BENCH_ARGS)

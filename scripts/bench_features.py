@@ -3,6 +3,7 @@
 
     make bench                        or, after make build and make runtime:
     python3 scripts/bench_features.py [--rounds 5] [--images 1024] [--peers raw,keras,torch,openvino] [--threads 2]
+    make bench BENCH_ARGS="--device cuda"                on an NVIDIA GPU, beside PyTorch
 
 Every round runs each contestant once over the same JPEG files or, where it is an engine alone, over the input that they
 come to, held in memory; one after the other, every second round the other way round. Two sets: the files as they are
@@ -13,9 +14,14 @@ Of this project it runs the command as a user would, each time into a fresh stor
 extraction, from JPEG to file, as the peers' rates leave out their start, too; the time of the whole command and of a
 second one, which finds all in the store, stand below the table. Then the goals, as ratios.
 
+With --device cuda this project runs on an NVIDIA GPU, in fp32 and TF32 (ONNX Runtime with CUDA is fetched; the driver,
+CUDA and cuDNN must be there), and nothing but PyTorch beside it: its engine alone, input and features in pinned memory
+of the host, in fp32, TF32 and fp16 autocast, and from the files, with a DataLoader of as many workers as threads.
+
 The raw engine lives in .venv/peers, the other peers in .venv/bench, each made on the first run (PyTorch's wheel brings
-CUDA along: about 3 GB); --peers leaves some out. Results go to stdout (--markdown: as Markdown) and, as JSON, to
-data/bench. Exit code 0: measured; 1: failed, or a goal was missed and --check is given; 2: bad arguments.
+CUDA along: about 3 GB) unless --bench-python names another Python; --peers leaves some out. Results go to stdout
+(--markdown: as Markdown) and, as JSON, to data/bench. Exit code 0: measured; 1: failed, or a goal was missed and
+--check is given; 2: bad arguments.
 """
 
 import argparse
@@ -23,15 +29,14 @@ import datetime
 import json
 import os
 import platform
-import shlex
 import subprocess
 import sys
 import tempfile
-import time
 from functools import partial
 from pathlib import Path
 
 import bench_features_table as table
+from bench_features_ours import BenchFailure, contestants_of_ours, log, run, tried
 from bench_features_table import END_TO_END, ENGINE_ONLY
 from bench_head import ROOT, Contestant, environment_of, environment_python
 from test_read_store import PYTHON, make_environment
@@ -40,6 +45,7 @@ PEERS = Path(__file__).with_name("bench_features_peers.py")
 BATCH, SIDE, MAP = 64, 100, [4, 4, 2048]
 INSTRUCTIONS = ["avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8", "asimd", "i8mm", "bf16", "sve"]
 LIBRARIES = ["raw", "keras", "torch", "openvino"]
+OF_DEVICE = {"cpu": LIBRARIES, "cuda": ["torch"]}
 NAMES = {
     "raw": "ONNX Runtime alone",
     "raw-split": "ONNX Runtime alone, a session a core",
@@ -48,21 +54,25 @@ NAMES = {
     "torch bf16": "PyTorch, bf16 autocast",
     "torch files": "PyTorch, frozen, DataLoader",
     "torch files bf16": "PyTorch, bf16 autocast, DataLoader",
+    "torch cuda fp32": "PyTorch on CUDA, fp32",
+    "torch cuda tf32": "PyTorch on CUDA, TF32",
+    "torch cuda fp16": "PyTorch on CUDA, fp16 autocast",
+    "torch cuda files tf32": "PyTorch on CUDA, TF32, DataLoader",
+    "torch cuda files fp16": "PyTorch on CUDA, fp16 autocast, DataLoader",
     "openvino f32": "OpenVINO alone, fp32",
     "openvino bf16": "OpenVINO alone, bf16",
 }
 
 
-class BenchFailure(Exception):
-    """What went wrong and what to do about it, in one line."""
-
-
 def parse(arguments):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--device", choices=OF_DEVICE, default="cpu", help="where networks run [default: %(default)s]")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--images", type=int, default=1024)
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
-    parser.add_argument("--peers", default=",".join(LIBRARIES), help="which of %(default)s to compare with")
+    parser.add_argument(
+        "--peers", metavar="LIST", help=f"which of {','.join(LIBRARIES)} to compare with [default: all; on CUDA torch]"
+    )
     parser.add_argument("--data", type=Path, metavar="DIR", help="JPEG files, one sub-folder a class")
     parser.add_argument("--backbone", type=Path, metavar="FILE", help="a ResNet50 [default: an untrained one is made]")
     parser.add_argument("--int8", type=Path, metavar="FILE", help="the same quantised, to be run beside it")
@@ -72,14 +82,22 @@ def parse(arguments):
         "--extractor", type=Path, metavar="FILE", default=ROOT / "target" / "release" / "extractor",
         help="the binary [default: target/release/extractor]",
     )
+    parser.add_argument(
+        "--bench-python", type=Path, metavar="FILE",
+        help="a Python that has what the peers but raw need, say torch and torchvision [default: that of .venv/bench]",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="[default: data/bench/features-DATE-TIME.json]")
     parser.add_argument("--markdown", action="store_true", help="print a Markdown table")
     parser.add_argument("--check", action="store_true", help="exit 1 if a goal is missed")
     options = parser.parse_args(arguments)
-    options.peers = [peer for peer in options.peers.split(",") if peer]
-    unknown = [peer for peer in options.peers if peer not in LIBRARIES]
+    libraries = OF_DEVICE[options.device]
+    options.peers = list(libraries) if options.peers is None else [peer for peer in options.peers.split(",") if peer]
+    unknown = [peer for peer in options.peers if peer not in libraries]
     if unknown:
-        parser.error(f"--peers: no {unknown[0]} (hint: some of {','.join(LIBRARIES)})")
+        where = " with --device cuda" if options.device == "cuda" else ""
+        parser.error(f"--peers: no {unknown[0]}{where} (hint: some of {','.join(libraries)})")
+    if options.int8 and options.device == "cuda":
+        parser.error("--int8 is for the CPU (hint: leave out --int8 or --device cuda)")
     for name in ["rounds", "images", "threads"]:
         if getattr(options, name) < 1:
             parser.error(f"--{name} must be at least 1")
@@ -90,87 +108,12 @@ def parse(arguments):
         if path and not path.is_file():
             parser.error(f"--{name} {path} is not a file" + (" (hint: make build)" if name == "extractor" else ""))
         setattr(options, name, path and path.resolve())
+    if options.bench_python:
+        # Not resolved: an environment is found by the link's own place.
+        options.bench_python = options.bench_python.absolute()
+        if not (options.bench_python.is_file() and os.access(options.bench_python, os.X_OK)):
+            parser.error(f"--bench-python {options.bench_python} is not a program (hint: VENV/bin/python)")
     return options
-
-
-def log(line):
-    print(line, file=sys.stderr, flush=True)
-
-
-def run(*command):
-    command = [str(part) for part in command]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
-    if done.returncode != 0:
-        raise BenchFailure(f"`{shlex.join(command)}` exited {done.returncode}: {done.stderr.strip()}")
-    return done.stdout
-
-
-# ---- this project -------------------------------------------------------------------------------
-
-
-class Ours:
-    """`extractor features` with some flags and a backbone."""
-
-    def __init__(self, key, name, options, backbone, flags):
-        self.key, self.name = key, name
-        self.start = [options.extractor, "features"]
-        self.flags = ["--backbone", backbone, "--threads", options.threads, *flags, *shlex.split(options.ours_args)]
-
-    def once(self, images, place):
-        """What one command told with --json, and `secs` and `peak_bytes` of its process."""
-        command = [*self.start, images, *self.flags, "--store", place / "store", "--index", place / "index.arrow"]
-        command = [str(part) for part in [*command, "--json", "--quiet"]]
-        with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
-            start = time.perf_counter()
-            process = subprocess.Popen(command, stdout=out, stderr=err, cwd=ROOT)
-            _, status, usage = os.wait4(process.pid, 0)  # alone tells the memory of this one process
-            secs = time.perf_counter() - start
-            process.returncode = os.waitstatus_to_exitcode(status)
-            for file in (out, err):
-                file.seek(0)
-            if process.returncode != 0:
-                raise BenchFailure(f"`{shlex.join(command)}` exited {process.returncode}: {err.read().strip()}")
-            unit = 1 if sys.platform == "darwin" else 1024
-            return json.loads(out.read()) | {"secs": secs, "peak_bytes": usage.ru_maxrss * unit}
-
-
-def contestants_of_ours(options, backbone):
-    """All that this binary can run."""
-    found = [Ours("ours", "ours", options, backbone, ["--ep", "cpu"])]
-    if "openvino" in run(options.extractor, "features", "--help"):
-        try:
-            run(options.extractor, "runtime", "fetch", "--flavour", "openvino")
-        except BenchFailure as error:
-            log(f"note: no OpenVINO of ours: {error}")
-        else:
-            for precision in ["fp32", "bf16"]:
-                flags = ["--ep", "openvino", "--precision", precision]
-                name = f"ours, OpenVINO {precision}"
-                found.append(Ours(f"ours-openvino-{precision}", name, options, backbone, flags))
-    if options.int8:
-        found.append(Ours("ours-int8", "ours, int8", options, options.int8, ["--ep", "cpu"]))
-    return found
-
-
-def tried(ours, folder, options):
-    """Those that work on a few drawings, what the first one told, and why the others are left out."""
-    run(options.extractor, "sample", folder / "tried", "--per-class", 4)
-    working, first, left_out = [], None, []
-    for one in ours:
-        with tempfile.TemporaryDirectory(dir=folder) as place:
-            try:
-                told = one.once(folder / "tried", Path(place))
-            except BenchFailure as error:
-                if one.key == "ours":
-                    raise
-                left_out.append(f"{one.name}: {error}")
-                continue
-        first = first or told
-        if "openvino" in one.key and "openvino" not in told["provider"].lower():
-            left_out.append(f"{one.name}: it ran on the provider {told['provider']}")
-            continue
-        working.append(one)
-    return working, first, left_out
 
 
 # ---- the rounds ---------------------------------------------------------------------------------
@@ -182,7 +125,9 @@ class Rounds:
     def __init__(self, options, folder, sets, ours, peers):
         self.options, self.folder, self.sets = options, folder, sets
         self.rows = {}
-        # Ours first, the raw engine right beside it: the ratio of the two is the closest.
+        # Ours first, the raw engine right beside it: the ratio of the two is the closest. On CUDA that is TF32 and the
+        # second of PyTorch's tasks.
+        self.first = ours[0]
         of_ours = [partial(self.ours, ours[0], images) for images in sets]
         of_ours += [partial(self.ours, one, sets[0]) for one in ours[1:]]
         of_peers = [partial(self.peer, peer, task) for peer in peers for task in peer.ready["tasks"]]
@@ -198,7 +143,7 @@ class Rounds:
         library, _, rest = task.partition(" ")
         if library == "keras":
             row = self.row("keras", "Keras predict, tf.data", END_TO_END, rest)
-        elif task.startswith("torch files"):
+        elif "files" in task.split():
             row = self.row(task, NAMES[task], END_TO_END, self.sets[0]["name"])
         else:
             row = self.row(task, NAMES[task], ENGINE_ONLY, None)
@@ -215,7 +160,7 @@ class Rounds:
         row.setdefault("total_secs", []).append(told["secs"])
         row["peak_bytes"] = max(row.get("peak_bytes", 0), told["peak_bytes"])
         row |= {"provider": told["provider"], "engine": told["engine"]}
-        if one.key == "ours":
+        if one is self.first:
             again = one.once(images["folder"], Path(place.name))
             if again["counts"]["cached"] != self.options.images:
                 raise BenchFailure(f"the second run of {one.name} computed features anew")
@@ -237,11 +182,11 @@ class Rounds:
 
     def compare(self):
         """How alike the features are: ours with one another, the engines' with those of the raw engine."""
-        first = self.sets[0]["name"]
+        set_name, first = self.sets[0]["name"], self.first
         for key, (_, store) in self.kept.items():
-            if key != "ours":
-                found = json.loads(run(PYTHON, PEERS, "stores", self.kept["ours"][1], store))
-                self.rows[key, first] |= {"least_cosine": found["least_cosine"], "compared_with": "ours"}
+            if key != first.key:
+                found = json.loads(run(PYTHON, PEERS, "stores", self.kept[first.key][1], store))
+                self.rows[key, set_name] |= {"least_cosine": found["least_cosine"], "compared_with": first.name}
         for place, _ in self.kept.values():
             place.cleanup()
         if ("raw", None) in self.rows:
@@ -249,7 +194,18 @@ class Rounds:
                 self.rows[task, None] |= {"least_cosine": least, "compared_with": "ONNX Runtime alone"}
 
 
-def machine():
+def gpus():
+    """Name and driver of the NVIDIA GPUs here, None where nvidia-smi knows none."""
+    command = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
+    try:
+        told = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    lines = [line.rpartition(", ") for line in told.stdout.splitlines() if told.returncode == 0]
+    return "; ".join(f"{name}, driver {driver}" for name, _, driver in lines) or None
+
+
+def machine(device):
     info = Path("/proc/cpuinfo")
     lines = [line.partition(":") for line in info.read_text().splitlines()] if info.exists() else []
     known = {name.strip(): value.strip() for name, _, value in lines}
@@ -261,6 +217,7 @@ def machine():
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "load_at_start": os.getloadavg()[0],
         "system": platform.platform(),
+        "gpu": gpus() if device == "cuda" else None,
     }
 
 
@@ -284,7 +241,7 @@ def images_folder(options, folder):
 
 
 def measure(options, folder):
-    start = machine()
+    start = machine(options.device)
     make_environment()
     backbone = options.backbone
     if not backbone:
@@ -302,14 +259,17 @@ def measure(options, folder):
     preset = told["key"]["preset"]
     prepared = json.loads(run(PYTHON, PEERS, "prepare", images_folder(options, folder), folder, options.images, preset))
     sets = prepared["sets"][: 1 if options.no_large else None]
-    settings = {"folder": str(folder), "sets": sets, "model": str(backbone), "threads": options.threads}
+    settings = {
+        "folder": str(folder), "sets": sets, "model": str(backbone), "threads": options.threads,
+        "device": options.device,
+    }
 
     peers = []
     try:
         for library in libraries:
             log(f"starting {library}")
-            python = str(PYTHON) if library == "raw" else environment_python()
-            command = [python, str(PEERS), "serve", library, json.dumps(settings)]
+            python = PYTHON if library == "raw" else options.bench_python or environment_python()
+            command = [str(python), str(PEERS), "serve", library, json.dumps(settings)]
             peers.append(Contestant(library, command, environment_of(options.threads)))
         rows = Rounds(options, folder, sets, ours, peers).go()
     finally:
@@ -321,17 +281,17 @@ def measure(options, folder):
         versions |= peer.ready["versions"]
     if versions.get("onnxruntime") not in (None, told["engine"].split()[-1]):
         log(f"note: the raw engine is onnxruntime {versions['onnxruntime']}, ours {told['engine']}")
-    rows = table.finished(rows, options.images)
+    rows = table.finished(rows, options.images, options.device)
     return {
         "date": datetime.datetime.now().astimezone().isoformat(timespec="seconds"),
         "machine": start,
         "versions": versions,
         "settings": {
             "rounds": options.rounds, "images": options.images, "batch": BATCH, "threads": options.threads,
-            "backbone": told["backbone"], "ours_args": options.ours_args, "sets": sets,
+            "device": options.device, "backbone": told["backbone"], "ours_args": options.ours_args, "sets": sets,
         },
         "rows": rows,
-        "goals": table.goals(rows, [one["name"] for one in sets]),
+        "goals": table.goals(rows, [one["name"] for one in sets], options.device),
         "left_out": left_out,
     }
 

@@ -8,7 +8,7 @@
 A served library reads the name of a task a line, runs it, and answers with the seconds; starting, loading, compiling
 and a first run are over before it says that it is ready. All run the same ResNet50 (version 1: the stride is in the 1x1
 convolution), the engines from the very same ONNX file; PyTorch and Keras hold random weights, which cost the same.
-It must not know what is done with the figures.
+PyTorch's tasks, on a GPU, too, are in bench_features_torch.py. It must not know what is done with the figures.
 """
 
 import hashlib
@@ -209,59 +209,12 @@ def keras_tasks(settings):
 
 
 def torch_tasks(settings):
-    import torch
-    import torchvision
-    from torch.utils.data import DataLoader, Dataset
-
-    torch.set_num_threads(settings["threads"])
-    torch.set_grad_enabled(False)
-    model = torchvision.models.resnet50(weights=None)
-    for stage in (model.layer2, model.layer3, model.layer4):
-        stage[0].conv1.stride, stage[0].conv2.stride = (2, 2), (1, 1)  # version 1, as Keras's
-    model = torch.nn.Sequential(*list(model.children())[:-2]).eval().to(memory_format=torch.channels_last)
-    # Channels first by shape, channels last in memory.
-    batches = [torch.from_numpy(batch).permute(0, 3, 1, 2) for batch in held_inputs(settings)]
-
-    def bf16(network):
-        def run(batch):
-            with torch.autocast("cpu", torch.bfloat16):
-                return network(batch)
-
-        return run
-
-    def frozen(network):
-        return torch.jit.optimize_for_inference(torch.jit.freeze(torch.jit.trace(network, batches[0])))
-
-    class Files(Dataset):
-        def __init__(self, folder):
-            self.files = sorted(str(file) for file in Path(folder).glob("*/*"))
-
-        def __len__(self):
-            return len(self.files)
-
-        def __getitem__(self, n):
-            rgb = torchvision.io.decode_jpeg(torchvision.io.read_file(self.files[n]), torchvision.io.ImageReadMode.RGB)
-            return torch.nn.functional.interpolate(rgb[None].float(), (SIDE, SIDE), mode="bilinear")[0] / 255
-
-    loader = DataLoader(
-        Files(settings["sets"][0]["folder"]), batch_size=BATCH, num_workers=settings["threads"], persistent_workers=True
-    )
-
-    def held(network):
-        return lambda: [network(batch) for batch in batches]
-
-    def from_files(network):
-        return lambda: [network(batch.contiguous(memory_format=torch.channels_last)) for batch in loader]
-
-    fast = frozen(model)
-    tasks = {
-        "torch eager": held(model),
-        "torch frozen": held(fast),
-        "torch bf16": held(bf16(model)),
-        "torch files": from_files(fast),
-        "torch files bf16": from_files(bf16(model)),
-    }
-    return tasks, {"torch": torch.__version__, "torchvision": torchvision.__version__}
+    try:
+        import bench_features_torch
+    except (OSError, RuntimeError) as error:  # so says a torchvision that does not fit its torch
+        raise ImportError(error) from error
+    bench_features_torch.check(settings)
+    return bench_features_torch.tasks(settings, held_inputs(settings))
 
 
 def openvino_tasks(settings):
@@ -296,11 +249,18 @@ def openvino_tasks(settings):
 
 
 LIBRARIES = {"raw": raw_tasks, "keras": keras_tasks, "torch": torch_tasks, "openvino": openvino_tasks}
+LACKING = """
+hint: install what scripts/requirements-bench.txt lists there, torchvision in the version that belongs to its torch \
+(with pip's --no-deps torch stays as it is), or leave out --bench-python
+""".strip()
 
 
 def serve(library, settings):
     """Answers each line of stdin, a task, with the seconds that it took."""
-    tasks, versions = LIBRARIES[library](settings)
+    try:
+        tasks, versions = LIBRARIES[library](settings)
+    except ImportError as error:
+        sys.exit(f"error: {sys.executable} lacks what {library} needs: {error} ({LACKING})")
     for task in tasks.values():
         task()
     print(json.dumps({"ready": library, "tasks": list(tasks), "versions": versions}), flush=True)

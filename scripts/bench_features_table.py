@@ -7,8 +7,15 @@ alone), `secs` (a number a round) and, for the command of this project, `total_s
 """
 
 import statistics
+from functools import partial
 
 END_TO_END, ENGINE_ONLY = "end to end", "engine only"
+TORCH_TF32 = "torch cuda files tf32"
+# What rates are divided by, by the device.
+RATIOS = {
+    "cpu": {"of_raw": "of the raw engine", "of_keras": "of Keras"},
+    "cuda": {"of_torch_tf32": "of PyTorch, TF32"},
+}
 
 
 def rates(row, images):
@@ -16,12 +23,13 @@ def rates(row, images):
     return [images / secs for secs in row["secs"]]
 
 
-def finished(rows, images):
+def finished(rows, images, device="cpu"):
     """The rows with `images_per_sec`, its `low` and `high`, and ratios to the raw engine and to Keras on these files.
 
     The raw engine is whichever is faster of one session and a session a core.
 
-    An engine alone has no files: it is compared with Keras on the first set.
+    An engine alone has no files: it is compared with Keras on the first set. On CUDA the ratio is to PyTorch in TF32,
+    which reads the first set: rows of another have none.
     """
     done = [dict(row) for row in rows]
     for row in done:
@@ -29,11 +37,15 @@ def finished(rows, images):
         row |= {"images_per_sec": statistics.median(every), "low": min(every), "high": max(every)}
     found = {(row["key"], row["set"]): row for row in done}
     raw = raw_engine(found)
-    first_keras = next((row for row in done if row["key"] == "keras"), None)
+    first_keras, torch_tf32 = (next((row for row in done if row["key"] == key), None) for key in ("keras", TORCH_TF32))
     for row in done:
-        keras = found.get(("keras", row["set"])) if row["set"] else first_keras
-        row["of_raw"] = row["images_per_sec"] / raw["images_per_sec"] if raw else None
-        row["of_keras"] = row["images_per_sec"] / keras["images_per_sec"] if keras else None
+        bases = {
+            "of_raw": raw,
+            "of_keras": found.get(("keras", row["set"])) if row["set"] else first_keras,
+            "of_torch_tf32": found.get((TORCH_TF32, row["set"])) if row["set"] else torch_tf32,
+        }
+        for name in RATIOS[device]:
+            row[name] = row["images_per_sec"] / bases[name]["images_per_sec"] if bases[name] else None
         for total in ["total_secs", "cached_secs"]:
             if row.get(total):
                 row[f"median_{total}"] = statistics.median(row[total])
@@ -45,30 +57,22 @@ def raw_engine(found):
     return max(measured, key=lambda row: row["images_per_sec"], default=None)
 
 
-def goals(rows, sets):
+def goals(rows, sets, device="cpu"):
     """What is to be reached, as `name`, `least`, `measured` (None: not measured), its `low` and `high` over the rounds.
 
     A ratio is that of two medians; `low` and `high` are those of the ratios within a round.
     """
-    small, large = sets[0], sets[1] if len(sets) > 1 else None
-    found = {(row["key"], row["set"]): row for row in rows}
+    of_device = {"cpu": cpu_goals, "cuda": cuda_goals}[device]
+    listed = of_device({(row["key"], row["set"]): row for row in rows}, *sets[:2])
+    return [goal | {"reached": reached(goal)} for goal in listed if goal]
 
-    def speed(name, least, one, other):
-        one, other = found.get(one), raw_engine(found) if other == "raw" else found.get(other)
-        goal = {"name": name, "least": least, "measured": None}
-        if one and other:
-            each = [theirs / ours for ours, theirs in zip(one["secs"], other["secs"])]
-            ratio = one["images_per_sec"] / other["images_per_sec"]
-            goal |= {"measured": ratio, "low": min(each), "high": max(each)}
-        return goal
 
-    def cosine(name, least, row):
-        row = found.get(row)
-        return {"name": name, "least": least, "measured": row.get("least_cosine") if row else None}
-
-    listed = [
-        speed(f"ours / raw engine, {small} JPEGs", 0.95, ("ours", small), "raw"),
-        speed(f"ours / raw engine, {large} JPEGs", 0.92, ("ours", large), "raw") if large else None,
+def cpu_goals(found, small, large=None):
+    speed, cosine, raw = partial(speed_goal, found), partial(cosine_goal, found), raw_engine(found)
+    raw = raw and (raw["key"], None)
+    return [
+        speed(f"ours / raw engine, {small} JPEGs", 0.95, ("ours", small), raw),
+        speed(f"ours / raw engine, {large} JPEGs", 0.92, ("ours", large), raw) if large else None,
         speed(f"ours / Keras end to end, {small} JPEGs", 1.35, ("ours", small), ("keras", small)),
         speed(f"ours / Keras end to end, {large} JPEGs", 1.35, ("ours", large), ("keras", large)) if large else None,
         cached(found.get(("ours", small))),
@@ -76,7 +80,30 @@ def goals(rows, sets):
         cosine("ours, OpenVINO bf16: least cosine with fp32", 0.9999, ("ours-openvino-bf16", small)),
         speed("ours, int8 / ours", 3, ("ours-int8", small), ("ours", small)),
     ]
-    return [goal | {"reached": reached(goal)} for goal in listed if goal]
+
+
+def cuda_goals(found, small, _large=None):
+    tf32, torch = ("ours-cuda-tf32", small), (TORCH_TF32, small)
+    return [
+        speed_goal(found, "ours, CUDA tf32 / PyTorch TF32 DataLoader end to end", 1, tf32, torch),
+        cached(found.get(("ours-cuda-fp32", small))),
+        cosine_goal(found, "ours, CUDA tf32: least cosine with fp32", 0.9999, tf32),
+    ]
+
+
+def speed_goal(found, name, least, one, other):
+    one, other = found.get(one), found.get(other)
+    goal = {"name": name, "least": least, "measured": None}
+    if one and other:
+        each = [theirs / ours for ours, theirs in zip(one["secs"], other["secs"])]
+        ratio = one["images_per_sec"] / other["images_per_sec"]
+        goal |= {"measured": ratio, "low": min(each), "high": max(each)}
+    return goal
+
+
+def cosine_goal(found, name, least, row):
+    row = found.get(row)
+    return {"name": name, "least": least, "measured": row.get("least_cosine") if row else None}
 
 
 def cached(ours):
@@ -95,16 +122,18 @@ def reached(goal):
 
 # ---- tables -------------------------------------------------------------------------------------
 
-HEAD = ["", "what", "JPEGs", "images/s", "lowest to highest", "of the raw engine", "of Keras"]
+
+def head(device):
+    return ["", "what", "JPEGs", "images/s", "lowest to highest", *RATIOS[device].values()]
 
 
-def cells(row):
+def cells(row, device):
     def ratio(value):
         return "" if value is None else f"{value:.2f}"
 
     spread = f"{row['low']:.1f} to {row['high']:.1f}"
     speed = f"{row['images_per_sec']:.1f}"
-    ratios = [ratio(row["of_raw"]), ratio(row["of_keras"])]
+    ratios = [ratio(row[name]) for name in RATIOS[device]]
     return [row["name"], row["scope"], row["set"] or "none", speed, spread, *ratios]
 
 
@@ -149,6 +178,7 @@ def heading(result):
         f"{result['date']}, {machine['processor']}, {settings['threads']} of {machine['cores']} cores"
         f" ({' '.join(machine['vector_instructions']) or 'no wide vectors'}), {machine['memory_bytes'] / 1e9:.0f} GB,"
         f" load {machine['load_at_start']:.1f} at the start",
+        *([f"GPU: {machine['gpu']}"] if machine["gpu"] else []),
         versions,
         f"{settings['backbone']}, {settings['images']} images, batches of {settings['batch']}, medians of"
         f" {settings['rounds']} interleaved rounds",
@@ -157,8 +187,9 @@ def heading(result):
 
 def plain(result):
     """For the terminal."""
-    table = [HEAD, *(cells(row) for row in result["rows"])]
-    widths = [max(len(line[column]) for line in table) for column in range(len(HEAD))]
+    device = result["settings"]["device"]
+    table = [head(device), *(cells(row, device) for row in result["rows"])]
+    widths = [max(map(len, column)) for column in zip(*table)]
 
     def line(texts):
         padded = [t.ljust(w) if n < 3 else t.rjust(w) for n, (t, w) in enumerate(zip(texts, widths))]
@@ -171,8 +202,10 @@ def plain(result):
 
 def markdown(result):
     """The same for a README."""
-    rows = ["| " + " | ".join(cells(row)) + " |" for row in result["rows"]]
-    ruler = "|---" * len(HEAD) + "|"
+    device = result["settings"]["device"]
+    table = [head(device), *(cells(row, device) for row in result["rows"])]
+    names, *rows = ["| " + " | ".join(texts) + " |" for texts in table]
+    ruler = "|---" * len(head(device)) + "|"
     lines = [f"{line}  " for line in heading(result)]
     listed = [f"- {line}" for line in [*command_lines(result["rows"]), *goal_lines(result["goals"])]]
-    return "\n".join([*lines, "", "| " + " | ".join(HEAD) + " |", ruler, *rows, "", *listed])
+    return "\n".join([*lines, "", names, ruler, *rows, "", *listed])

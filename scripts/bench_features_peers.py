@@ -200,8 +200,13 @@ def keras_tasks(settings):
 
     def task(folder):
         files = sorted(str(file) for file in Path(folder).glob("*/*"))
-        images = tf.data.Dataset.from_tensor_slices(files).map(load, num_parallel_calls=tf.data.AUTOTUNE)
-        images = images.batch(BATCH).prefetch(tf.data.AUTOTUNE)
+        images = tf.data.Dataset.from_tensor_slices(files).map(load, num_parallel_calls=settings["threads"])
+        images = images.batch(BATCH).prefetch(2)
+        # The tuner looks after 10, 20, 40 ms and so on, and the end of a pass often waits for its next look: after
+        # 20.5 or 41.0 s, however much there was to do.
+        options = tf.data.Options()
+        options.autotune.enabled = False
+        images = images.with_options(options)
         return lambda: model.predict(images, verbose=0)
 
     tasks = {f"keras {one['name']}": task(one["folder"]) for one in settings["sets"]}

@@ -16,7 +16,8 @@ second one, which finds all in the store, stand below the table. Then the goals,
 
 With --device cuda this project runs on an NVIDIA GPU, in fp32 and TF32 (ONNX Runtime with CUDA is fetched; the driver,
 CUDA and cuDNN must be there), and nothing but PyTorch beside it: its engine alone, input and features in pinned memory
-of the host, in fp32, TF32 and fp16 autocast, and from the files, with a DataLoader of as many workers as threads.
+of the host, in fp32, TF32 and fp16 autocast, and from the files, with a DataLoader of as many workers as threads
+(which hand over batches in /dev/shm: a container needs some 16 MB of it a thread, Docker's --shm-size).
 
 The raw engine lives in .venv/peers, the other peers in .venv/bench, each made on the first run (PyTorch's wheel brings
 CUDA along: about 3 GB) unless --bench-python names another Python; --peers leaves some out. Results go to stdout
@@ -159,7 +160,7 @@ class Rounds:
         row["secs"].append(told["extract_secs"])
         row.setdefault("total_secs", []).append(told["secs"])
         row["peak_bytes"] = max(row.get("peak_bytes", 0), told["peak_bytes"])
-        row |= {"provider": told["provider"], "engine": told["engine"]}
+        row |= {name: told[name] for name in ["provider", "engine", "arrangement"]}
         if one is self.first:
             again = one.once(images["folder"], Path(place.name))
             if again["counts"]["cached"] != self.options.images:

@@ -150,6 +150,8 @@ def command_lines(rows):
             line += f", peak memory {row['peak_bytes'] / 1e6:.0f} MB"
         if row.get("engine"):
             line += f", on {row['engine']}, {row['provider']} provider"
+        if row.get("arrangement"):
+            line += ", {sessions} x {threads_each} threads in the last round".format(**row["arrangement"])
         lines.append(line)
     for row in rows:
         if row.get("least_cosine") is not None:

@@ -27,6 +27,7 @@ import bench_head  # noqa: E402
 
 SETS = ["180x180", "500x375"]
 IMAGES = 600
+TWO = {"sessions": 2, "threads_each": 1}
 VENV_PYTHON = bench_head.VENV / "bin" / "python"
 
 
@@ -38,7 +39,8 @@ def measured():
     """Rows whose medians are 6 s of ours, 5.7 s of the raw engine, 9 s of Keras."""
     return [
         row("ours", table.END_TO_END, SETS[0], [6.0, 5.0, 20.0], total_secs=[8.0, 6.0, 30.0],
-            cached_secs=[0.04, 0.03, 0.05], peak_bytes=500_000_000, engine="engine 1", provider="CPU"),
+            cached_secs=[0.04, 0.03, 0.05], peak_bytes=500_000_000, engine="engine 1", provider="CPU",
+            arrangement=TWO),
         row("raw", table.ENGINE_ONLY, None, [5.7, 4.0, 19.0]),
         row("ours", table.END_TO_END, SETS[1], [7.0, 7.0, 7.0]),
         row("keras", table.END_TO_END, SETS[0], [9.0, 8.0, 30.0]),
@@ -151,6 +153,7 @@ class Tables(unittest.TestCase):
         self.assertIn("MISSED", text)
         self.assertIn("not measured", text)
         told = "whole command 8.00 s, again with all cached 0.040 s, peak memory 500 MB, on engine 1, CPU provider"
+        told += ", 2 x 1 threads in the last round"
         self.assertIn(told, text)
         line = next(line for line in text.splitlines() if line.startswith("the keras") and "500x375" in line)
         self.assertEqual(line.split()[-2:], ["0.57", "1.00"])
@@ -240,7 +243,7 @@ class Fake:
         if new:
             (place / "store").mkdir()
         counts = {"new": IMAGES if new else 0, "cached": 0 if new else IMAGES}
-        common = {"provider": self.told, "engine": "engine 1", "store": f"store of {self.key}"}
+        common = {"provider": self.told, "engine": "engine 1", "store": f"store of {self.key}", "arrangement": TWO}
         return common | {"counts": counts, "extract_secs": 1.0, "secs": 2.0, "peak_bytes": 1}
 
 
@@ -348,7 +351,8 @@ class PyTorch(unittest.TestCase):
     def test_tasks_on_the_processor(self):
         with tempfile.TemporaryDirectory() as folder:
             command = [VENV_PYTHON, "-W", "ignore", "-c", STAND_IN, folder]
-            done = subprocess.run(command, capture_output=True, text=True, cwd=SCRIPTS, timeout=600)
+            no_gpu = os.environ | {"CUDA_VISIBLE_DEVICES": ""}
+            done = subprocess.run(command, capture_output=True, text=True, cwd=SCRIPTS, env=no_gpu, timeout=600)
         self.assertEqual(done.returncode, 0, done.stderr)
         tasks = json.loads(done.stdout)
         self.assertEqual(tasks[1], table.TORCH_TF32)  # runs right beside ours in TF32

@@ -13,6 +13,7 @@ use std::path::PathBuf;
 
 pub use onnxruntime::{OnnxRuntime, ReadModel, version};
 pub use optimized::Optimized;
+pub(crate) use optimized::processor_features;
 pub use precision::{Precision, Unfit};
 
 /// An engine's own error.

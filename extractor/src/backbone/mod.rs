@@ -192,10 +192,15 @@ impl Model {
         }
     }
 
+    /// Images in every run: `wanted`, unless the model fixes their number.
+    pub fn batch_size(&self, wanted: usize) -> usize {
+        self.spec.batch.unwrap_or(wanted).max(1)
+    }
+
     /// The model in an open engine.
     pub fn with_engine(self, engine: Box<dyn Engine + Send>, batch_size: usize) -> Backbone {
         Backbone {
-            batch_size: self.spec.batch.unwrap_or(batch_size).max(1),
+            batch_size: self.batch_size(batch_size),
             spec: self.spec,
             path: self.path,
             engine,

@@ -206,12 +206,13 @@ impl Args {
         let mut engine_secs = None;
         if !plan.missing.is_empty() && !self.dry_run {
             // No store is made before there is something to put into it.
+            let batch_size = model.batch_size(self.batch_size.into());
             let running = Running {
                 model,
                 wanted,
-                batch_size: self.batch_size.into(),
+                batch_size,
                 sessions: self.sessions.map(usize::from),
-                batches: plan.missing.rows().div_ceil(self.batch_size.into()),
+                batches: plan.missing.rows().div_ceil(batch_size),
                 data_dir: &output.data_dir,
             };
             let ((extracted, info, arrangement, secs), writing) =

@@ -37,22 +37,26 @@ fn run_error(source: ort::Error) -> EngineError {
 
 /// ONNX Runtime with an open model.
 pub struct OnnxRuntime {
+    bound: Option<Bound>, // ends before the session
     session: Session,
     info: EngineInfo,
     /// Where batches are bound, until that turns out not to work; nowhere where a device uses them as they
     /// lie.
     bind_in: Option<AllocationDevice<'static>>,
-    bound: Option<Bound>,
 }
 
 /// A batch's input and output in memory that the device reads and writes by itself: page-locked ("pinned")
 /// for a GPU, whose driver would else copy every batch in pieces to such memory of its own, and back. Both
 /// are reused from batch to batch.
 struct Bound {
-    binding: IoBinding,
     input: Tensor<f32>,
+    binding: IoBinding, // holds the session: ends after what was taken from its memory
     names: [String; 2], // of input and output
     shape: [usize; 4],
+}
+
+fn bits(values: &[f32]) -> impl Iterator<Item = u32> {
+    values.iter().map(|v| v.to_bits())
 }
 
 impl Bound {
@@ -365,10 +369,7 @@ impl OnnxRuntime {
             bound.run(&mut self.session, data, &mut found)?;
             Ok(bound)
         });
-        let same = |found: &[f32]| {
-            let bits = |values: &[f32]| values.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
-            bits(found) == bits(expected)
-        };
+        let same = |found: &[f32]| bits(found).eq(bits(expected));
         match bound {
             Ok(bound) if same(&found) => self.bound = Some(bound),
             Ok(_) => {
@@ -436,6 +437,7 @@ impl Engine for OnnxRuntime {
     ) -> Result<Vec<usize>, EngineError> {
         if let Some(bound) = &mut self.bound
             && (bound.shape, bound.names.each_ref().map(|s| &**s)) == (shape, [input, output])
+            && data.len() == shape.iter().product::<usize>()
         {
             return bound.run(&mut self.session, data, out).map_err(run_error);
         }

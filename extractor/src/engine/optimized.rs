@@ -193,7 +193,7 @@ fn recorded(folder: &Path, name: &str, sync: bool) -> io::Result<Recorded> {
 }
 
 /// The processor features by which an engine chooses its kernels and layouts.
-fn processor_features() -> String {
+pub(crate) fn processor_features() -> String {
     let mut found = vec![std::env::consts::ARCH];
     macro_rules! look {
         ($detected:ident: $($feature:tt),*) => {

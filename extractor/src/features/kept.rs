@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::pace::Pace;
-use super::sessions::{Open, Sessions};
+use super::sessions::{Open, Sessions, chain};
 use crate::engine::{Cause, EngineInfo};
 use crate::files::{create_folder, write_atomically};
 
@@ -49,8 +49,14 @@ impl<'a> Arranging<'a> {
         let open = |sessions| Sessions::fixed(sessions, self.threads, self.open);
         let kept = self.read();
         let best = kept.as_ref().and_then(|kept| kept.pace.best(self.batches));
-        let sessions = best.map_or(1, |(best, _)| best.sessions.clamp(1, self.threads.max(1)));
-        let mut sessions = open(sessions)?;
+        let wanted = best.map_or(1, |best| best.sessions);
+        let mut sessions = match open(wanted) {
+            Err(e) if wanted > 1 => {
+                tracing::debug!("no {wanted} sessions: {}", chain(&*e));
+                open(1)?
+            }
+            opened => opened?,
+        };
         let most = (self.most)(sessions.info());
         let fits = |kept: &Kept| {
             let EngineInfo {
@@ -92,6 +98,8 @@ impl<'a> Arranging<'a> {
         let modified = fs::metadata(&self.place).and_then(|m| m.modified()).ok()?;
         let age = modified.elapsed().unwrap_or_default(); // clocks differ between machines
         let text = fs::read(&self.place).ok().filter(|_| age < KEPT_FOR)?;
-        serde_json::from_slice(&text).ok()
+        let kept: Kept = serde_json::from_slice(&text).ok()?;
+        let most = kept.most_sessions.min(self.threads.max(1));
+        kept.pace.is_of(most).then_some(kept)
     }
 }

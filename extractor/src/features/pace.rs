@@ -32,7 +32,8 @@ impl std::fmt::Display for Arrangement {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Pace {
     batch_size: usize,
-    measured: Vec<Measured>, // one at least, the fewest sessions first
+    opening_secs: f64,
+    measured: Vec<Measured>, // the fewest sessions first
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -42,28 +43,17 @@ struct Measured {
     images_per_sec: f64,
 }
 
-impl Measured {
-    /// Seconds for this many batches. In the end a session may wait for the others: all take as many
-    /// batches as the one that takes most.
-    fn secs(&self, batches: usize, batch_size: usize) -> f64 {
-        let sessions = self.arrangement.sessions.max(1);
-        let all = batches.div_ceil(sessions) * sessions;
-        (all * batch_size) as f64 / self.images_per_sec
-    }
-}
-
 impl Pace {
-    /// Of one arrangement: its images a second, all sessions together.
-    pub fn new(batch_size: usize, arrangement: Arrangement, images_per_sec: f64) -> Pace {
-        let mut pace = Pace {
+    /// Of sessions that take so many seconds to open; nothing is measured yet.
+    pub fn new(batch_size: usize, opening_secs: f64) -> Pace {
+        Pace {
             batch_size,
+            opening_secs,
             measured: Vec::new(),
-        };
-        pace.add(arrangement, images_per_sec);
-        pace
+        }
     }
 
-    /// Adds an arrangement of more sessions.
+    /// Adds an arrangement, of more sessions than those before: its images a second, all sessions together.
     pub fn add(&mut self, arrangement: Arrangement, images_per_sec: f64) {
         self.measured.push(Measured {
             arrangement,
@@ -71,23 +61,47 @@ impl Pace {
         });
     }
 
-    /// The arrangement that takes the least time for this many batches, and that time in seconds; one of
-    /// fewer sessions if more of them gain next to nothing. None if nothing was measured.
-    pub fn best(&self, batches: usize) -> Option<(Arrangement, f64)> {
-        let each = self
-            .measured
-            .iter()
-            .map(|m| (m.arrangement, m.secs(batches, self.batch_size)));
-        each.reduce(|best, other| match other.1 * WORTH_IT <= best.1 {
-            true => other,
-            false => best,
-        })
+    /// Whether this can be of a trial of at most so many sessions.
+    pub fn is_of(&self, most_sessions: usize) -> bool {
+        let sound = |m: &Measured| {
+            let sessions = 1..=most_sessions;
+            m.images_per_sec > 0.0 && sessions.contains(&m.arrangement.sessions)
+        };
+        !self.measured.is_empty() && self.measured.iter().all(sound)
     }
 
-    /// Seconds that an arrangement takes for this many batches, if it was measured.
-    pub fn secs(&self, arrangement: Arrangement, batches: usize) -> Option<f64> {
-        let found = self.measured.iter().find(|m| m.arrangement == arrangement);
-        found.map(|m| m.secs(batches, self.batch_size))
+    /// Seconds that an arrangement takes for this many batches, if it was measured. In the end a session
+    /// may wait for the others: all take as many batches as the one that takes most.
+    fn secs(&self, arrangement: Arrangement, batches: usize) -> Option<f64> {
+        let found = self
+            .measured
+            .iter()
+            .find(|m| m.arrangement == arrangement)?;
+        let rounds = batches.div_ceil(arrangement.sessions.max(1)) as f64;
+        let images = rounds * arrangement.sessions as f64 * self.batch_size as f64;
+        Some(images / found.images_per_sec)
+    }
+
+    /// The arrangement that takes the least time for this many batches, if that is less than with the one
+    /// that there is `now`, opening included; one of fewer sessions if more of them gain next to nothing.
+    pub fn better_than(&self, now: Arrangement, batches: usize) -> Option<Arrangement> {
+        let secs_now = self.secs(now, batches)?;
+        let each = self.measured.iter().filter_map(|m| {
+            let secs = self.secs(m.arrangement, batches)?;
+            Some((m.arrangement, secs))
+        });
+        let best = each.reduce(|best, other| match other.1 * WORTH_IT <= best.1 {
+            true => other,
+            false => best,
+        });
+        let (best, secs) = best?;
+        (secs_now > secs + self.opening_secs).then_some(best)
+    }
+
+    /// The arrangement to begin with, for this many batches.
+    pub fn best(&self, batches: usize) -> Option<Arrangement> {
+        let fewest = self.measured.first()?.arrangement;
+        Some(self.better_than(fewest, batches).unwrap_or(fewest))
     }
 }
 
@@ -104,11 +118,17 @@ mod tests {
         threads_each: 1,
     };
 
+    fn pace(opening_secs: f64, one: f64, two: f64) -> Pace {
+        let mut pace = Pace::new(64, opening_secs);
+        pace.add(ONE, one);
+        pace.add(TWO, two);
+        pace
+    }
+
     #[test]
     fn the_best_arrangement_depends_on_how_much_there_is_to_do() {
-        let mut pace = Pace::new(64, ONE, 100.0);
-        pace.add(TWO, 105.0);
-        let best = |batches| pace.best(batches).unwrap().0;
+        let at_once = pace(0.0, 100.0, 105.0);
+        let best = |batches| at_once.best(batches).unwrap();
         assert_eq!(best(1), ONE, "the second session would have nothing to do");
         assert_eq!(best(2), TWO);
         assert_eq!(best(3), ONE, "four batches' time for three");
@@ -116,15 +136,39 @@ mod tests {
         assert_eq!(best(17), ONE, "18 / 105 is more than 17 / 100");
         assert_eq!(best(33), ONE, "34 / 105 is hardly less than 33 / 100");
         assert_eq!(best(101), TWO);
-        let secs = pace.secs(TWO, 3).unwrap();
+        let secs = at_once.secs(TWO, 3).unwrap();
         assert!((secs - 4.0 * 64.0 / 105.0).abs() < 1e-9);
     }
 
     #[test]
+    fn what_is_gained_must_be_more_than_opening_takes() {
+        let slow_to_open = pace(0.3, 100.0, 105.0);
+        // 16 batches: 10.24 s or 9.75 s.
+        assert_eq!(slow_to_open.best(16), Some(TWO));
+        assert_eq!(slow_to_open.best(2), Some(ONE));
+        // One batch: 0.64 s or 1.22 s.
+        assert_eq!(slow_to_open.better_than(TWO, 1), Some(ONE));
+        assert_eq!(slow_to_open.better_than(TWO, 16), None);
+        assert_eq!(pace(0.6, 100.0, 105.0).better_than(TWO, 1), None);
+    }
+
+    #[test]
     fn more_sessions_must_be_worth_their_memory() {
-        let mut pace = Pace::new(64, ONE, 100.0);
-        pace.add(TWO, 101.0);
-        assert_eq!(pace.best(1000).unwrap().0, ONE);
-        assert_eq!(pace.secs(Arrangement { sessions: 4, ..ONE }, 1), None);
+        assert_eq!(pace(0.0, 100.0, 101.0).best(1000), Some(ONE));
+    }
+
+    #[test]
+    fn what_no_trial_measures_is_told_and_does_no_harm() {
+        assert!(pace(0.0, 100.0, 105.0).is_of(2));
+        assert!(!pace(0.0, 100.0, 105.0).is_of(1), "more than there may be");
+        assert!(!pace(0.0, 0.0, 105.0).is_of(2));
+        assert!(!Pace::new(64, 0.0).is_of(2));
+        assert_eq!(Pace::new(64, 0.0).best(10), None);
+        let mut huge = pace(0.0, 100.0, 105.0);
+        huge.batch_size = usize::MAX;
+        let sessions = usize::MAX;
+        huge.add(Arrangement { sessions, ..ONE }, 1e300);
+        assert!(!huge.is_of(8));
+        assert!(huge.best(usize::MAX).is_some());
     }
 }

@@ -25,6 +25,9 @@ const MEASURED: usize = 3;
 /// small part, too.
 const OPENING_SHARE: f64 = 10.0;
 
+/// What is measured while sessions wait for more than this share of their time is not their own pace.
+const MOST_WAITING: f64 = 0.2;
+
 /// Opens a session with this many threads.
 pub type Open<'a> = &'a (dyn Fn(usize) -> Result<Backbone, Cause> + Sync);
 
@@ -105,7 +108,7 @@ impl<'a> Sessions<'a> {
         }
     }
 
-    /// What a trial measured, if there was one and it came to its end.
+    /// What a trial measured, if there was one, it came to its end, and the sessions had enough to do.
     pub fn pace(&self) -> Option<&Pace> {
         self.pace.as_ref()
     }
@@ -146,6 +149,7 @@ impl<'a> Sessions<'a> {
             return Ok(false);
         }
         let started = phase(&mut self.backbones, threads, feed, Some(start));
+        let waiting = Waiting::since(feed);
         let Some(mut best) = started.and_then(|_| self.measure(feed, batches(1))) else {
             return Ok(true);
         };
@@ -154,7 +158,8 @@ impl<'a> Sessions<'a> {
         if images_left as f64 / best < OPENING_SHARE * self.opening.as_secs_f64() {
             return Ok(false);
         }
-        let mut pace = Pace::new(batch_size, self.arrangement(), best);
+        let mut pace = Pace::new(batch_size, self.opening.as_secs_f64());
+        pace.add(self.arrangement(), best);
         let mut sessions = 2;
         while sessions <= trial.most && fits(tried, sessions) {
             let before = self.arrangement();
@@ -173,7 +178,8 @@ impl<'a> Sessions<'a> {
             tried += batches(sessions);
             pace.add(now, rate);
             let better = rate >= best * WORTH_IT;
-            if !better || 2 * sessions > trial.most {
+            let over = !better || 2 * sessions > trial.most;
+            if over && waiting.share(feed) < MOST_WAITING {
                 self.pace = Some(pace.clone());
             }
             if !better {
@@ -188,13 +194,10 @@ impl<'a> Sessions<'a> {
 
     /// Rearranges the sessions for this many batches, if that gains more time than it takes.
     fn go_on_with_the_best(&mut self, pace: &Pace, left: usize, open: Open) -> Result<(), Cause> {
-        let now = pace.secs(self.arrangement(), left);
-        if let (Some(now), Some((best, secs))) = (now, pace.best(left))
-            && now > secs + self.opening.as_secs_f64()
-        {
-            self.rearrange(best, open)?;
+        match pace.better_than(self.arrangement(), left) {
+            Some(better) => self.rearrange(better, open),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     /// Images a second over the next batches; none if there is nothing more to do.
@@ -212,8 +215,31 @@ impl<'a> Sessions<'a> {
     }
 }
 
+/// How long sessions wait for images or for the writer, beside the time that they compute.
+struct Waiting {
+    waited: f64,
+    computed: f64,
+}
+
+impl Waiting {
+    fn since(feed: &Feed) -> Waiting {
+        let secs = |stage| feed.clock.secs(stage);
+        Waiting {
+            waited: secs(Stage::Starved) + secs(Stage::Blocked),
+            computed: secs(Stage::Engine),
+        }
+    }
+
+    /// As a share of both since then.
+    fn share(&self, feed: &Feed) -> f64 {
+        let now = Waiting::since(feed);
+        let (waited, computed) = (now.waited - self.waited, now.computed - self.computed);
+        waited / (waited + computed)
+    }
+}
+
 /// An error and its causes in one line.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(Some(error), |error| error.source());
     let causes: Vec<String> = causes.map(ToString::to_string).collect();
     causes.join(": ")

@@ -11,13 +11,14 @@ use super::memory;
 use crate::backbone::{Backbone, Model};
 use crate::cli::engine::{Wanted, open_session, say_what_runs};
 use crate::digest::Digest;
-use crate::engine::{Cause, EngineInfo};
-use crate::features::{Arranging, Sessions, processor};
+use crate::engine::{Cause, EngineInfo, processor_features};
+use crate::features::{Arranging, Sessions, chain, processor};
 
 /// How the backbone is to be run.
 pub(super) struct Running<'a> {
     pub model: Model,
     pub wanted: Wanted,
+    /// Images in every run.
     pub batch_size: usize,
     /// Sessions; to be found out if `None`.
     pub sessions: Option<usize>,
@@ -53,8 +54,13 @@ impl Running<'_> {
             precision,
             threads,
         } = self.wanted;
-        let (model, batch_size, processor) = (self.model.spec.digest, self.batch_size, processor());
-        let all = format!("{model} {provider:?} {precision} {threads} {batch_size} {processor}");
+        let (spec, batch_size) = (&self.model.spec, self.batch_size);
+        let (size, tensor) = (spec.input_size, &spec.feature_tensor);
+        let processor = format!("{} {}", processor(), processor_features());
+        let all = format!(
+            "{} {size:?} {tensor} {batch_size} {provider:?} {precision} {threads} {processor}",
+            spec.digest
+        );
         let name = Digest::of(all.as_bytes()).short();
         self.data_dir.join("sessions").join(format!("{name}.json"))
     }
@@ -84,7 +90,8 @@ pub(super) fn with_sessions<T>(
     say_what_runs(sessions.backbone(), running.wanted.precision);
     let done = work(&mut sessions)?;
     if let Err(e) = arranging.keep(&sessions) {
-        tracing::debug!("what was measured of the sessions is not kept: {e}");
+        let reason = chain(&*e);
+        tracing::debug!("what was measured of the sessions is not kept: {reason}");
     }
     Ok(done)
 }

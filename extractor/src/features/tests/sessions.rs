@@ -251,8 +251,30 @@ fn what_a_trial_found_out_is_kept_for_the_next_extraction() {
     assert_eq!(opened_for(60), (1, 2, 1), "measured too long ago");
     file.set_modified(std::time::SystemTime::now()).unwrap();
     assert_eq!(opened_for(60), (2, 2, 2));
-    std::fs::write(&place, "{").unwrap();
-    assert_eq!(opened_for(60), (1, 2, 1), "what cannot be read");
+    let kept = std::fs::read_to_string(&place).unwrap();
+    for damaged in [
+        "{".to_owned(),
+        kept.replace("\"sessions\": 2", "\"sessions\": 18446744073709551615"),
+        kept.replace("\"images_per_sec\": ", "\"images_per_sec\": -"),
+    ] {
+        assert_ne!(damaged, kept);
+        std::fs::write(&place, damaged).unwrap();
+        assert_eq!(opened_for(60), (1, 2, 1), "what cannot be used");
+    }
+    std::fs::write(&place, kept).unwrap();
+    // Where several cannot be opened, as in a smaller job, there is one.
+    let left = AtomicUsize::new(1);
+    let open = |threads: usize| match left
+        .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1))
+    {
+        Ok(_) => open(threads),
+        Err(_) => {
+            left.store(1, Ordering::Relaxed);
+            Err(Cause::from("no memory"))
+        }
+    };
+    let sessions = arranging(60, &open).sessions().unwrap();
+    assert_eq!(sessions.arrangement().sessions, 1);
 }
 
 /// In the end a session may wait for another: the last batch is not for two of them.
@@ -262,7 +284,7 @@ fn after_a_trial_the_rest_is_done_as_is_best_for_it() {
         let bench = Bench::new(&(0..images).collect::<Vec<u8>>());
         let open = |threads: usize| {
             let mut fake = Fake::new(0.0, None);
-            fake.takes = Duration::from_millis([0, 60, 40][threads]);
+            fake.takes = Duration::from_millis([0, 150, 100][threads]);
             Ok(fake_backbone(fake))
         };
         let mut sessions = Sessions::fixed(1, 2, &open).unwrap().or_more(2, &open);

@@ -123,6 +123,10 @@ pub fn held_out(
     let folds = (0..count)
         .into_par_iter()
         .map(|fold| judge(images, fold_n, fold, penalties))
+        .collect::<Vec<Result<Fold, AuditError>>>();
+    // Of several that fail the first one is named, whichever came to its end first.
+    let folds = folds
+        .into_iter()
         .collect::<Result<Vec<Fold>, AuditError>>()?;
 
     let mut judged: Vec<u32> = folds.iter().flat_map(|f| f.judged.clone()).collect();

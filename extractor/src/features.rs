@@ -30,7 +30,6 @@ pub use pace::{Arrangement, Pace};
 pub use plan::{Plan, Work, plan, plan_of};
 use sessions::Feed;
 pub use sessions::Sessions;
-pub(crate) use sessions::chain;
 
 /// Counts of one run, in images (ids, not files).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize)]

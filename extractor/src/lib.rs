@@ -7,6 +7,7 @@
 
 mod arrow_file;
 pub mod backbone;
+mod causes;
 pub mod cli;
 pub mod decode;
 pub mod digest;

@@ -9,7 +9,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::pace::Pace;
-use super::sessions::{Open, Sessions, chain};
+use super::sessions::{Open, Sessions};
+use crate::causes::chain;
 use crate::engine::{Cause, EngineInfo};
 use crate::files::{create_folder, write_atomically};
 

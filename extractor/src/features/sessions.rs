@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use super::input::InputBatch;
 use super::pace::{Arrangement, Pace, WORTH_IT};
 use crate::backbone::{Backbone, BackboneError, MapShape};
+use crate::causes::chain;
 use crate::engine::{Cause, EngineInfo};
 use crate::timings::{Clock, Stage};
 
@@ -236,13 +237,6 @@ impl Waiting {
         let (waited, computed) = (now.waited - self.waited, now.computed - self.computed);
         waited / (waited + computed)
     }
-}
-
-/// An error and its causes in one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let causes = std::iter::successors(Some(error), |error| error.source());
-    let causes: Vec<String> = causes.map(ToString::to_string).collect();
-    causes.join(": ")
 }
 
 /// Opens sessions side by side.

@@ -1,6 +1,5 @@
 //! What can be wrong with a store, and what to do about it.
 
-use std::error::Error;
 use std::path::{Path, PathBuf};
 
 use arrow::error::ArrowError;
@@ -172,15 +171,4 @@ impl StoreError {
             },
         }
     }
-}
-
-/// An error and what caused it, as one line.
-pub(super) fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text += &format!(": {cause}");
-        source = cause.source();
-    }
-    text
 }

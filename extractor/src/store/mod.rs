@@ -57,6 +57,7 @@ use std::time::Duration;
 use rayon::prelude::*;
 
 use crate::backbone::MapShape;
+use crate::causes::chain;
 use crate::digest::ImageId;
 use crate::view::View;
 pub use census::Removed;
@@ -157,10 +158,7 @@ impl Store {
         };
         let left_out = |e: StoreError| match leave_out && e.is_vanished() {
             true => {
-                tracing::warn!(
-                    "left out, as it is listed and not there: {}",
-                    error::chain(&e)
-                );
+                tracing::warn!("left out, as it is listed and not there: {}", chain(&e));
                 Ok(())
             }
             false => Err(e),

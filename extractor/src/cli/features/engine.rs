@@ -9,10 +9,11 @@ use anyhow::anyhow;
 
 use super::memory;
 use crate::backbone::{Backbone, Model};
+use crate::causes::chain;
 use crate::cli::engine::{Wanted, open_session, say_what_runs};
 use crate::digest::Digest;
 use crate::engine::{Cause, EngineInfo, processor_features};
-use crate::features::{Arranging, Sessions, chain, processor};
+use crate::features::{Arranging, Sessions, processor};
 
 /// How the backbone is to be run.
 pub(super) struct Running<'a> {
